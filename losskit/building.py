@@ -1,0 +1,91 @@
+"""Turns configs into modules: one loss, or the weighted sum of all losses of a config file."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from typing import TYPE_CHECKING, Any, Mapping
+
+from losskit.config import Document
+from losskit.registry import registry
+from losskit.schema.base import RESERVED, BaseLossConfig, FeatureContext, LossesConfig
+from losskit.validation import Validation, load, plain
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from losskit.modules.multi_task import MultiTaskLoss
+
+
+def create_loss(
+    loss: str | Mapping[str, Any] | BaseLossConfig, *, feature_type: str | None = None, **settings: Any
+) -> nn.Module:
+    """Builds one loss from its name and settings; those that are not given have their defaults.
+
+    `type`, `weight`, `name` and `inputs` belong to the sum of losses: they are checked but never reach the loss.
+
+    Args:
+        loss: the name of a loss, or a mapping with `type` and settings, or a config object.
+        feature_type: what the loss is for. It must support that, and a sequence's class axis is then the last one.
+        **settings: the settings, where `loss` is a name.
+
+    Raises:
+        ConfigError: the loss, the feature type or the settings are wrong; all problems at once.
+        ImportError: torch is not installed.
+
+    >>> import torch
+    >>> create_loss("huber", delta=0.5)(torch.tensor([2.0]), torch.tensor([0.0]))
+    tensor(0.8750)
+    """
+    if isinstance(loss, BaseLossConfig):
+        return module_of(loss, FeatureContext(feature_type))
+    source = plain({"type": loss, **settings} if isinstance(loss, str) else {**loss, **settings})
+    validation = Validation(Document(source), loss_of=FeatureContext(feature_type))
+    return module_of(validation.config().features[0].losses[0], FeatureContext(feature_type))
+
+
+def build(
+    source: str | os.PathLike[str] | Mapping[str, Any] | LossesConfig | None = None,
+    *,
+    text: str | bytes | None = None,
+    at: str | None = None,
+) -> MultiTaskLoss:
+    """Builds the losses of a config: a module that takes predictions and targets by feature.
+
+    The arguments are those of `losskit.validate`; a config that `losskit.load` returned will do too.
+
+    Raises:
+        ConfigError: the config is wrong; it holds all diagnostics.
+        ImportError: torch is not installed.
+        OSError: the file cannot be read.
+    """
+    config = source if isinstance(source, LossesConfig) else load(source, text=text, at=at)
+    _require_torch("build")
+    from losskit.modules.multi_task import MultiTaskLoss, Term
+
+    terms = []
+    for feature in config.features:
+        for loss in feature.losses:
+            entry = registry.get(loss.type, feature.type)
+            module = module_of(loss, feature.context)
+            terms.append(
+                Term(feature.name, loss.name or entry.name, module, entry.inputs, entry.targets, loss.weight, loss.inputs)
+            )
+    return MultiTaskLoss(terms)
+
+
+def module_of(config: BaseLossConfig, feature: FeatureContext) -> nn.Module:
+    """The module of one loss with the settings of its config."""
+    _require_torch("create_loss")
+    entry = registry.get(config.type, feature.type)
+    settings = {name: value for name, value in config.settings(feature).items() if name not in RESERVED}
+    module: nn.Module = entry.module.load()(**settings)
+    if feature.type is not None and hasattr(module, "set_feature_type"):
+        module.set_feature_type(feature.type)
+    return module
+
+
+def _require_torch(what: str) -> None:
+    if importlib.util.find_spec("torch") is None:
+        message = f'{what} needs torch, which is not installed: pip install "losskit[torch]"'
+        raise ImportError(message, name="torch")

@@ -1,0 +1,48 @@
+"""Feature types, the keys of prediction dictionaries, and the default loss of each feature type."""
+
+ANOMALY = "anomaly"
+AUDIO = "audio"
+BINARY = "binary"
+CATEGORY = "category"
+CATEGORY_DISTRIBUTION = "category_distribution"
+IMAGE = "image"
+NUMBER = "number"
+SEQUENCE = "sequence"
+SET = "set"
+TEXT = "text"
+TIMESERIES = "timeseries"
+VECTOR = "vector"
+
+FEATURE_TYPES = (
+    ANOMALY,
+    AUDIO,
+    BINARY,
+    CATEGORY,
+    CATEGORY_DISTRIBUTION,
+    IMAGE,
+    NUMBER,
+    SEQUENCE,
+    SET,
+    TEXT,
+    TIMESERIES,
+    VECTOR,
+)
+
+LOGITS = "logits"
+PREDICTIONS = "predictions"
+PROBABILITIES = "probabilities"
+TARGETS = "targets"
+
+# Ludwig's defaults, as far as the losses are there; a type that is missing here needs a loss of its own in the config.
+DEFAULT_LOSSES = {
+    BINARY: "binary_weighted_cross_entropy",
+    CATEGORY: "softmax_cross_entropy",
+    CATEGORY_DISTRIBUTION: "softmax_cross_entropy",
+    IMAGE: "softmax_cross_entropy",
+    NUMBER: "mean_squared_error",
+    SEQUENCE: "softmax_cross_entropy",
+    SET: "sigmoid_cross_entropy",
+    TEXT: "softmax_cross_entropy",
+    TIMESERIES: "huber",
+    VECTOR: "mean_squared_error",
+}

@@ -1,0 +1,181 @@
+"""What is wrong with a config, and where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Iterable, NamedTuple
+
+ERROR = "error"
+WARNING = "warning"
+
+# Longer values are cut: a message must stay readable, and formatting a hostile value must stay cheap.
+MAX_SHOWN = 40
+
+
+class Code(NamedTuple):
+    """A kind of problem: its stable number, its name and what it means in one line."""
+
+    number: str
+    name: str
+    summary: str
+
+
+CODES: dict[str, Code] = {
+    number: Code(number, name, summary)
+    for number, name, summary in (
+        ("LK001", "syntax", "the file is not valid YAML"),
+        ("LK002", "repeated-key", "a mapping holds the same key twice"),
+        ("LK003", "tag", "a YAML tag such as `!!python/object`; configs are plain data"),
+        ("LK004", "recursive-alias", "an alias that contains itself"),
+        ("LK005", "limit", "the file is larger, deeper or longer than a config can be"),
+        ("LK006", "several-documents", "several YAML documents where one is expected"),
+        ("LK007", "key-type", "a key that is a list or a mapping"),
+        ("LK008", "encoding", "the file is not text in UTF-8"),
+        ("LK009", "empty", "the config is empty"),
+        ("LK010", "merge", "a merge key `<<` whose value is no mapping"),
+        ("LK101", "structure", "a mapping or a list stands where something else is expected"),
+        ("LK102", "missing-key", "a key that is required is missing"),
+        ("LK103", "unknown-loss", "no loss has this name"),
+        ("LK104", "unknown-feature-type", "no feature type has this name"),
+        ("LK105", "feature-type", "the loss does not support this feature type"),
+        ("LK106", "repeated-name", "two features, or two losses of a feature, have the same name"),
+        ("LK107", "near-miss-key", "a key that looks like a misspelt one and would be ignored"),
+        ("LK108", "no-default-loss", "the feature type has no default loss"),
+        ("LK201", "unknown-setting", "the loss has no such setting"),
+        ("LK202", "type", "a value has the wrong type"),
+        ("LK203", "range", "a number is outside its limits"),
+        ("LK204", "choice", "a value is not among the allowed ones"),
+        ("LK205", "missing-setting", "a setting that is required is missing"),
+        ("LK206", "length", "a list or mapping has the wrong size or the wrong keys"),
+        ("LK207", "rule", "settings contradict each other or the feature"),
+        ("LK208", "unknown-input", "`inputs` names a role that the loss does not have"),
+        ("LK302", "number-notation", "a number that PyYAML's default reader takes for text or another number"),
+        ("LK303", "no-effect", "a setting that has no effect where it stands"),
+        ("LK401", "plugin", "a plugin could not be imported or registered"),
+    )
+}
+
+
+class Position(NamedTuple):
+    """A place in a file. Lines and columns count from 1, columns in code points."""
+
+    line: int
+    column: int
+
+
+class Span(NamedTuple):
+    """From `start` up to, not including, `end`."""
+
+    start: Position
+    end: Position
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """One problem: what, where, how bad, and the cure where there is one."""
+
+    code: str
+    message: str
+    path: str = ""
+    severity: str = ERROR
+    position: Position | None = None
+    end: Position | None = None
+    file: str | None = None
+    suggestion: str | None = None
+    help: str | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the code, such as `unknown-setting`."""
+        return CODES[self.code].name
+
+    @property
+    def line(self) -> int | None:
+        return self.position.line if self.position else None
+
+    @property
+    def column(self) -> int | None:
+        return self.position.column if self.position else None
+
+    @property
+    def text(self) -> str:
+        """The message with the suggestion."""
+        return f"{self.message}, did you mean `{self.suggestion}`?" if self.suggestion else self.message
+
+    def __str__(self) -> str:
+        place = self.file or ""
+        if self.position:
+            place += f":{self.position.line}:{self.position.column}"
+        head = f"{place.lstrip(':')}: " if place else ""
+        path = f"{self.path}: " if self.path else ""
+        return f"{head}{self.severity}[{self.code}] {path}{self.text}"
+
+    def at(self, span: Span | None, file: str | None) -> Diagnostic:
+        """The same problem with its place."""
+        return replace(self, position=span and span.start, end=span and span.end, file=file)
+
+
+class ConfigError(ValueError):
+    """A config, or a call of `create_loss`, has problems; `diagnostics` holds all of them."""
+
+    def __init__(self, diagnostics: Iterable[Diagnostic]) -> None:
+        self.diagnostics = list(diagnostics)
+        super().__init__("\n".join(str(diagnostic) for diagnostic in self.diagnostics))
+
+    def __reduce__(self) -> tuple[type[ConfigError], tuple[list[Diagnostic]]]:
+        # The default would call the class with the message alone, so the error would not cross processes.
+        return type(self), (self.diagnostics,)
+
+
+def in_order(diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:
+    """Sorted by position; what has none comes first."""
+    return sorted(diagnostics, key=lambda d: (d.file or "", d.position or Position(0, 0), d.code))
+
+
+def show(value: Any) -> str:
+    """`value` as a user would write it in YAML, cut to a readable length."""
+    if value is None:
+        return "null"
+    if value is True or value is False:
+        return str(value).lower()
+    if isinstance(value, str):
+        return f'"{_cut(value)}"'
+    if isinstance(value, dict):
+        return "a mapping" if value else "an empty mapping"
+    if isinstance(value, (list, tuple)):
+        return f"a list of {len(value)}" if value else "an empty list"
+    if isinstance(value, float) and value != value:
+        return ".nan"
+    if isinstance(value, float) and value in (float("inf"), float("-inf")):
+        return ".inf" if value > 0 else "-.inf"
+    if isinstance(value, int) and value.bit_length() > 200:
+        return "a very large integer"
+    return _cut(repr(value))
+
+
+def show_path(path: Iterable[str | int]) -> str:
+    """`("output_features", 0, "loss")` as `output_features[0].loss`."""
+    text = ""
+    for step in path:
+        text += f"[{step}]" if isinstance(step, int) else f".{_cut(step)}" if text else _cut(step)
+    return text
+
+
+def listing(names: Iterable[str], limit: int = 5) -> str:
+    """`a, b, c`, and an ellipsis where there are more than `limit`."""
+    names = list(names)
+    return ", ".join(names[:limit]) + (", …" if len(names) > limit else "")
+
+
+def nearest(word: str, names: Iterable[str], cutoff: float = 0.6) -> list[str]:
+    """Up to 5 of `names` that are spelt like `word`, the nearest first."""
+    import difflib  # Here, because it costs 6 ms and only a mistake needs it.
+
+    word = word[:100].lower().replace("-", "_").replace(" ", "_")
+    by_key = {name.lower(): name for name in names}
+    return [by_key[key] for key in difflib.get_close_matches(word, by_key, n=5, cutoff=cutoff)]
+
+
+def _cut(text: str) -> str:
+    text = text.replace("\n", "\\n")
+    return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"

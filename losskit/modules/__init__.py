@@ -1,0 +1,16 @@
+"""What computes: the losses, by family, and their weighted sum. The only package that imports torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from losskit.modules.base import AdditiveLoss, LogitsInputsMixin
+from losskit.modules.multi_task import LossOutput, MultiTaskLoss
+from losskit.schema.catalogue import public_name
+
+__all__ = ["AdditiveLoss", "LogitsInputsMixin", "LossOutput", "MultiTaskLoss"]
+
+
+def __getattr__(name: str) -> Any:
+    """A built-in loss as a class or as a function, such as `FocalLoss` and `focal_loss`."""
+    return public_name(__name__, name)

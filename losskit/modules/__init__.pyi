@@ -1,0 +1,25 @@
+# Written by scripts/generate.py; change the losses, then run `make generate`.
+from losskit.modules.base import AdditiveLoss as AdditiveLoss
+from losskit.modules.base import LogitsInputsMixin as LogitsInputsMixin
+from losskit.modules.binary import BinaryWeightedCrossEntropyLoss as BinaryWeightedCrossEntropyLoss
+from losskit.modules.binary import binary_weighted_cross_entropy_loss as binary_weighted_cross_entropy_loss
+from losskit.modules.classification import SoftmaxCrossEntropyLoss as SoftmaxCrossEntropyLoss
+from losskit.modules.classification import softmax_cross_entropy_loss as softmax_cross_entropy_loss
+from losskit.modules.embedding import TripletMarginLoss as TripletMarginLoss
+from losskit.modules.embedding import triplet_margin_loss as triplet_margin_loss
+from losskit.modules.focal import FocalLoss as FocalLoss
+from losskit.modules.focal import focal_loss as focal_loss
+from losskit.modules.multi_task import LossOutput as LossOutput
+from losskit.modules.multi_task import MultiTaskLoss as MultiTaskLoss
+from losskit.modules.multilabel import SigmoidCrossEntropyLoss as SigmoidCrossEntropyLoss
+from losskit.modules.multilabel import sigmoid_cross_entropy_loss as sigmoid_cross_entropy_loss
+from losskit.modules.regression import HuberLoss as HuberLoss
+from losskit.modules.regression import MeanAbsoluteErrorLoss as MeanAbsoluteErrorLoss
+from losskit.modules.regression import MeanSquaredErrorLoss as MeanSquaredErrorLoss
+from losskit.modules.regression import huber_loss as huber_loss
+from losskit.modules.regression import mean_absolute_error_loss as mean_absolute_error_loss
+from losskit.modules.regression import mean_squared_error_loss as mean_squared_error_loss
+from losskit.modules.segmentation import DiceLoss as DiceLoss
+from losskit.modules.segmentation import dice_loss as dice_loss
+from losskit.modules.tempered import TemperedSoftmaxCrossEntropyLoss as TemperedSoftmaxCrossEntropyLoss
+from losskit.modules.tempered import tempered_softmax_cross_entropy_loss as tempered_softmax_cross_entropy_loss

@@ -1,0 +1,85 @@
+"""What losses have in common."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any, Callable
+
+import torch
+from torch import Tensor, nn
+
+from losskit.constants import LOGITS, SEQUENCE, TEXT
+from losskit.modules.reduction import check_reduction
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+class LogitsInputsMixin:
+    """For losses that take the logits, a model's outputs before they become probabilities or labels."""
+
+    @classmethod
+    def get_loss_inputs(cls) -> str | tuple[str, ...]:
+        """The keys of the predictions that `forward` takes, in its order."""
+        return LOGITS
+
+
+class Loss(nn.Module, LogitsInputsMixin):
+    """A loss with a reduction: `mean`, `sum` or `none`."""
+
+    def __init__(self, *, reduction: str = "mean") -> None:
+        super().__init__()
+        self.reduction = check_reduction(reduction)
+        self._constants: dict[str, Any] = {}
+
+    def count(self, *targets: Tensor) -> Tensor:
+        """How many items, or which sum of weights, the mean divides by.
+
+        Raises:
+            TypeError: the loss is no sum over a count.
+        """
+        raise TypeError(f"{type(self).__name__} is no sum over items that is divided by their count")
+
+    def extra_repr(self) -> str:
+        names = [name for name in inspect.signature(type(self).__init__).parameters if hasattr(self, name)]
+        values = [(name, getattr(self, name)) for name in names]
+        return ", ".join(f"{name}={v.tolist() if isinstance(v, Tensor) else v!r}" for name, v in values)
+
+    def set_constant(self, name: str, values: Any) -> None:
+        """Keeps numbers of the config as a tensor: it moves with the module, and stays out of its saved state."""
+        if values is not None:
+            self._constants[name] = torch.as_tensor(values, dtype=torch.float64).tolist()
+        self.register_buffer(name, None if values is None else _exact(self._constants[name]), persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        # `.half()` would round the config's numbers, and not every device has float64.
+        for name, values in self._constants.items():
+            setattr(self, name, _exact(values, getattr(self, name).device))
+        return self
+
+
+class AdditiveLoss(Loss):
+    """A loss whose mean is a sum over items divided by a count that depends on the targets alone.
+
+    `forward` takes `normalizer=`, so that parts of a batch can be divided by the count of the whole.
+    """
+
+    def count(self, *targets: Tensor) -> Tensor:
+        """How many items the mean divides by: all elements of the targets, unless a subclass ignores or weighs some."""
+        return torch.full((), targets[0].numel(), device=targets[0].device)
+
+
+class ClassAxisMixin:
+    """For losses with a class axis: 1 as in torch, the last one for sequences and text, inferred where unknown."""
+
+    class_axis: int | None = None
+
+    def set_feature_type(self, feature_type: str) -> None:
+        """Says what kind of feature the loss is for; building from a config does."""
+        self.class_axis = -1 if feature_type in (SEQUENCE, TEXT) else 1
+
+
+def _exact(values: Any, device: torch.device | None = None) -> Tensor:
+    dtype = torch.float32 if device is not None and device.type == "mps" else torch.float64
+    return torch.tensor(values, dtype=dtype, device=device)

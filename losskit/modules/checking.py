@@ -1,0 +1,84 @@
+"""Checks of values, such as labels in range; checks of shapes and dtypes stand in `shapes.py`.
+
+A value check must look at a whole tensor. On a CPU that is cheap and always done; on other devices it would stall the
+queue, so there it is an asynchronous assertion, and a readable error only within `debug()`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+_debugging = False
+
+
+@contextlib.contextmanager
+def debug(enabled: bool = True) -> Iterator[None]:
+    """Within the `with` block, losses check all values of their inputs and say in words what is wrong.
+
+    It makes every call wait for the device and reads all tensors once more, so it is for looking for a fault.
+
+    >>> with debug():
+    ...     get_loss_cls("number", "huber")()(torch.tensor([float("nan")]), torch.zeros(1))
+    Traceback (most recent call last):
+    ValueError: predictions hold a value that is not finite: nan at index (0,)
+    """
+    global _debugging
+    before, _debugging = _debugging, enabled
+    try:
+        yield
+    finally:
+        _debugging = before
+
+
+def debugging() -> bool:
+    """Whether checks that read whole float tensors are switched on."""
+    return _debugging and not torch.compiler.is_compiling()
+
+
+def require(condition: Tensor, message: Callable[[], str], short: str) -> None:
+    """Refuses values for which `condition`, a single boolean, is false.
+
+    Args:
+        condition: whether the values are right.
+        message: what is wrong, in words; called only when something is.
+        short: the message of the asynchronous assertion, which cannot read the values.
+    """
+    if torch.compiler.is_compiling():
+        torch._assert_async(condition, short)
+    elif condition.device.type == "meta" or torch._C._are_functorch_transforms_active():
+        return
+    elif condition.device.type == "cpu" or _debugging:
+        if not bool(condition):
+            raise ValueError(message())
+    elif condition.device.type == "cuda":
+        torch._assert_async(condition, short)
+
+
+def require_finite(tensor: Tensor, name: str) -> None:
+    """In debug mode, refuses NaN and infinities."""
+    if debugging():
+        _require_all(torch.isfinite(tensor), tensor, f"{name} hold a value that is not finite")
+
+
+def require_between(tensor: Tensor, name: str, low: float, high: float) -> None:
+    """In debug mode, refuses values outside `low` to `high`, and NaN."""
+    if debugging():
+        _require_all((tensor >= low) & (tensor <= high), tensor, f"{name} hold a value outside {low:g} to {high:g}")
+
+
+def require_distribution(tensor: Tensor, name: str, axis: int) -> None:
+    """In debug mode, refuses probabilities that are negative or do not sum to 1 along `axis`."""
+    if debugging():
+        require_between(tensor, name, 0, 1)
+        sums = tensor.sum(axis)
+        _require_all((sums - 1).abs() < 1e-2, sums, f"{name} are probabilities that do not sum to 1 over the classes")
+
+
+def _require_all(good: Tensor, tensor: Tensor, message: str) -> None:
+    if not bool(good.all()):
+        index = tuple((~good).nonzero()[0].tolist())
+        raise ValueError(f"{message}: {tensor[index].item():g} at index {index}")

@@ -1,0 +1,220 @@
+"""Losses for one class out of several."""
+
+from __future__ import annotations
+
+import math
+from typing import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from losskit.constants import CATEGORY, CATEGORY_DISTRIBUTION, IMAGE, SEQUENCE, TEXT, VECTOR
+from losskit.modules.base import AdditiveLoss, ClassAxisMixin
+from losskit.modules.reduction import reduce, reduce_sum
+from losskit.modules.shapes import Classes, class_constant, read_classes
+from losskit.registry import register_loss
+from losskit.schema.classification import SoftmaxCrossEntropyLossConfig
+
+
+def softmax_cross_entropy_loss(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    class_weights: Tensor | None = None,
+    ignore_index: int | None = -100,
+    label_smoothing: float = 0.0,
+    robust_lambda: float = 0.0,
+    confidence_penalty: float = 0.0,
+    label_distributions: Tensor | None = None,
+    class_axis: int | None = None,
+    reduction: str = "mean",
+    normalizer: Tensor | float | None = None,
+) -> Tensor:
+    """See `SoftmaxCrossEntropyLoss`; `label_distributions` has a row of probabilities in place of each label."""
+    given = read_classes(logits, targets, axis=class_axis, ignore_index=ignore_index)
+    weights = class_constant(class_weights, "class_weights", given.logits, given.axis)
+    item_weights = _item_weights(given, weights)
+    count = _count(given, item_weights)
+    extras = label_smoothing or robust_lambda or confidence_penalty or label_distributions is not None
+    if given.are_ids and not extras and reduction != "none":
+        total = _summed_by_torch(given, weights)
+        return reduce_sum(total, reduction, count, normalizer)
+    log_probabilities = F.log_softmax(given.logits, given.axis)
+    if given.are_ids and label_distributions is None:
+        values = _of_ids(log_probabilities, given, weights, label_smoothing)
+    else:
+        values = _of_distributions(log_probabilities, given, weights, label_smoothing, label_distributions)
+    if robust_lambda or confidence_penalty:
+        num_classes = given.logits.shape[given.axis]
+        values = (1 - robust_lambda) * values + _scaled(robust_lambda / num_classes, values, item_weights)
+        if confidence_penalty:
+            certainty = 1 - _entropy(log_probabilities, given.axis) / max(math.log(num_classes), 1e-30)
+            values = values + confidence_penalty * (certainty if item_weights is None else certainty * item_weights)
+    if given.valid is not None:
+        values = torch.where(given.valid, values, torch.zeros_like(values))
+    return reduce(values, reduction, count=count, normalizer=normalizer)
+
+
+@register_loss(
+    "softmax_cross_entropy",
+    [CATEGORY, CATEGORY_DISTRIBUTION, VECTOR, IMAGE, SEQUENCE, TEXT],
+    schema=SoftmaxCrossEntropyLossConfig,
+    aliases=["cross_entropy"],
+)
+class SoftmaxCrossEntropyLoss(AdditiveLoss, ClassAxisMixin):
+    r"""The negative logarithm of the probability that the model gives to the right class; the usual first choice.
+
+    With $p = \mathrm{softmax}(z)$ and labels $y$: $L = -\sum_c w_c\,y_c \log p_c$, where $y$ is the class of the item,
+    smoothed by `label_smoothing` $\varepsilon$ to $(1 - \varepsilon) y + \varepsilon / C$, or replaced by the softmax of
+    its row of `class_similarities`. The mean divides by the weights of the labels where these are ids, and by the number
+    of items where they are probabilities, as torch does. `robust_lambda` $\lambda$ makes it
+    $(1 - \lambda) L + \lambda / C$; `confidence_penalty` $a$ adds $a (1 - H(p) / \log C)$.
+
+    Shapes: logits `(batch, classes, ...)`, for sequences and text `(batch, ..., classes)`; targets `(batch, ...)` ids or,
+    shaped like the logits, probabilities; a scalar, or `(batch, ...)` unreduced.
+    Dtypes: logits any floating-point, computed in float32 at least; ids any integer.
+    Source: `torch.nn.CrossEntropyLoss`; robust_lambda and what follows it are Ludwig's, the penalty from Pereyra et al.,
+    "Regularizing Neural Networks by Penalizing Confident Output Distributions", 2017.
+
+    >>> SoftmaxCrossEntropyLoss()(torch.tensor([[2.0, 0.0, 0.0]]), torch.tensor([0]))
+    tensor(0.2395)
+    """
+
+    def __init__(
+        self,
+        *,
+        class_weights: Sequence[float] | None = None,
+        ignore_index: int | None = -100,
+        label_smoothing: float = 0.0,
+        robust_lambda: float = 0.0,
+        confidence_penalty: float = 0.0,
+        class_similarities: Sequence[Sequence[float]] | None = None,
+        class_similarities_temperature: float = 0.0,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(reduction=reduction)
+        self.set_constant("class_weights", class_weights)
+        self.ignore_index = ignore_index
+        self.label_smoothing = label_smoothing
+        self.robust_lambda = robust_lambda
+        self.confidence_penalty = confidence_penalty
+        self.class_similarities = class_similarities
+        self.class_similarities_temperature = class_similarities_temperature
+        distributions = None
+        if class_similarities is not None and class_similarities_temperature > 0:
+            similarities = torch.tensor(class_similarities, dtype=torch.float64)
+            distributions = (similarities / class_similarities_temperature).softmax(-1)
+        self.set_constant("label_distributions", distributions)
+
+    def forward(self, logits: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
+        return softmax_cross_entropy_loss(
+            logits,
+            targets,
+            class_weights=self.class_weights,
+            ignore_index=self.ignore_index,
+            label_smoothing=self.label_smoothing,
+            robust_lambda=self.robust_lambda,
+            confidence_penalty=self.confidence_penalty,
+            label_distributions=self.label_distributions,
+            class_axis=self.class_axis,
+            reduction=self.reduction,
+            normalizer=normalizer,
+        )
+
+    def count(self, *targets: Tensor) -> Tensor:
+        """The number of items that are not ignored; with class weights, the sum of those of their labels."""
+        return count_items(targets[0], self.ignore_index, self.class_axis, self.class_weights)
+
+
+def count_items(
+    targets: Tensor, ignore_index: int | None, class_axis: int | None, class_weights: Tensor | None = None
+) -> Tensor:
+    """How many items class ids, or probabilities of classes, speak of; with weights, the sum of those of the ids."""
+    if targets.is_floating_point():
+        num_classes = targets.shape[0 if targets.ndim == 1 else class_axis or 1]
+        return torch.full((), targets.numel() // max(num_classes, 1), device=targets.device)
+    valid = torch.ones_like(targets, dtype=torch.bool) if ignore_index is None else targets != ignore_index
+    if class_weights is None:
+        return valid.sum()
+    return (class_weights[targets.long().masked_fill(~valid, 0)] * valid).sum()
+
+
+def _item_weights(given: Classes, weights: Tensor | None) -> Tensor | None:
+    """The class weight of each id, 0 where it is ignored; None where all are 1."""
+    if weights is None or not given.are_ids:
+        return None
+    found = weights[given.targets]
+    return found if given.valid is None else found * given.valid
+
+
+def _count(given: Classes, item_weights: Tensor | None) -> Tensor | int:
+    if item_weights is not None:
+        return item_weights.sum()
+    if given.valid is not None:
+        return given.valid.sum()
+    return given.logits.numel() // max(given.logits.shape[given.axis], 1)
+
+
+def _summed_by_torch(given: Classes, weights: Tensor | None) -> Tensor:
+    logits, ids = given.logits, given.targets
+    if given.valid is not None:
+        ids = ids.masked_fill(~given.valid, -100)
+    if given.axis == logits.ndim - 1:
+        logits, ids = logits.reshape(-1, logits.shape[-1]), ids.reshape(-1)
+    return F.cross_entropy(logits, ids, weight=weights, reduction="sum")
+
+
+def _of_ids(log_probabilities: Tensor, given: Classes, weights: Tensor | None, label_smoothing: float) -> Tensor:
+    axis = given.axis
+    values = -log_probabilities.gather(axis, given.targets.unsqueeze(axis)).squeeze(axis)
+    if weights is not None:
+        values = values * weights[given.targets]
+    if label_smoothing:
+        # Logits of -inf mark classes that cannot be: the share that is spread goes to the others.
+        possible = log_probabilities > -math.inf
+        spread = torch.where(possible, -log_probabilities, torch.zeros_like(log_probabilities))
+        if weights is not None:
+            spread = spread * _along(weights, axis, spread.ndim)
+        smooth = spread.sum(axis) / possible.sum(axis)
+        values = (1 - label_smoothing) * values + label_smoothing * smooth
+    return values
+
+
+def _of_distributions(
+    log_probabilities: Tensor,
+    given: Classes,
+    weights: Tensor | None,
+    label_smoothing: float,
+    label_distributions: Tensor | None,
+) -> Tensor:
+    labels = given.targets
+    if given.are_ids:
+        assert label_distributions is not None
+        if label_distributions.shape[0] != given.logits.shape[given.axis]:
+            rows, found = label_distributions.shape[0], given.logits.shape[given.axis]
+            raise ValueError(f"class_similarities has {rows} rows, but the logits have {found} classes")
+        labels = label_distributions.to(log_probabilities.dtype)[labels].movedim(-1, given.axis)
+    if label_smoothing:
+        labels = (1 - label_smoothing) * labels + label_smoothing / labels.shape[given.axis]
+    # A class of probability 0 that also cannot be, with a logit of -inf, costs nothing.
+    terms = torch.where(labels == 0, torch.zeros_like(labels), -labels * log_probabilities)
+    if weights is not None:
+        terms = terms * _along(weights, given.axis, terms.ndim)
+    return terms.sum(given.axis)
+
+
+def _entropy(log_probabilities: Tensor, axis: int) -> Tensor:
+    # 0 * -inf would be NaN for classes that cannot be.
+    return -(log_probabilities.exp() * log_probabilities.clamp_min(-1e30)).sum(axis)
+
+
+def _scaled(constant: float, values: Tensor, item_weights: Tensor | None) -> Tensor | float:
+    return constant if item_weights is None else constant * item_weights
+
+
+def _along(values: Tensor, axis: int, ndim: int) -> Tensor:
+    """`values`, shaped so that they lie along `axis` of a tensor with `ndim` axes."""
+    shape = [1] * ndim
+    shape[axis] = -1
+    return values.reshape(shape)

@@ -1,0 +1,157 @@
+"""Cross-entropy that looks at hard examples."""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from losskit.constants import BINARY, CATEGORY, IMAGE, SEQUENCE, SET, TEXT
+from losskit.modules import checking
+from losskit.modules.base import AdditiveLoss, ClassAxisMixin
+from losskit.modules.reduction import reduce
+from losskit.modules.shapes import alike, class_constant, read_classes
+from losskit.registry import register_loss
+from losskit.schema.focal import DEFAULT_ALPHA, FocalLossConfig
+
+
+def focal_loss(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    alpha: float | Tensor | None = DEFAULT_ALPHA,
+    gamma: float = 2.0,
+    ignore_index: int | None = -100,
+    activation: str = "auto",
+    normalize_by: str = "items",
+    class_axis: int | None = None,
+    reduction: str = "mean",
+    normalizer: Tensor | float | None = None,
+) -> Tensor:
+    """See `FocalLoss`; `alpha` is a tensor where it has one number per class."""
+    if activation == "auto":
+        activation = "sigmoid" if isinstance(targets, Tensor) and logits.shape == targets.shape else "softmax"
+    if activation == "sigmoid":
+        values = _sigmoid_focal(logits, targets, alpha, gamma, ignore_index)
+    elif normalize_by == "positives":
+        raise ValueError("normalize_by is 'positives', but a softmax over classes has no positive items")
+    else:
+        values = _softmax_focal(logits, targets, alpha, gamma, ignore_index, class_axis)
+    count = _count(targets, ignore_index, normalize_by) if reduction == "mean" and normalizer is None else 0
+    return reduce(values, reduction, count=count, normalizer=normalizer)
+
+
+@register_loss("focal", [BINARY, SET, CATEGORY, IMAGE, SEQUENCE, TEXT], schema=FocalLossConfig)
+class FocalLoss(AdditiveLoss, ClassAxisMixin):
+    r"""Cross-entropy that plays down examples which the model gets right already, for rare classes and small objects.
+
+    With $p_t$ the probability of the label: $L = -\alpha_t (1 - p_t)^\gamma \log p_t$. For yes-or-no labels
+    $p_t = p$ and $\alpha_t = \alpha$ where the label is 1, $1 - p$ and $1 - \alpha$ where it is 0, and in proportion
+    between. For one class out of several, $p_t$ is the softmax probability of the label and $\alpha_t$ its entry of
+    `alpha`, where that is a list.
+
+    Shapes: logits and targets `(batch, ...)`, alike (sigmoid); or logits `(batch, classes, ...)`, for sequences and text
+    `(batch, ..., classes)`, and ids `(batch, ...)` (softmax); a scalar, or the targets' shape unreduced.
+    Dtypes: logits any floating-point, computed in float32 at least; targets bool, integer or in [0, 1]; ids any integer.
+    Source: Lin et al., "Focal Loss for Dense Object Detection", 2017.
+
+    >>> FocalLoss()(torch.tensor([0.0, 2.0]), torch.tensor([1, 0]))
+    tensor(0.6391)
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha: float | Sequence[float] | None = DEFAULT_ALPHA,
+        gamma: float = 2.0,
+        ignore_index: int | None = -100,
+        activation: str = "auto",
+        normalize_by: str = "items",
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(reduction=reduction)
+        self.alpha = alpha
+        self.set_constant("class_alpha", None if alpha is None or isinstance(alpha, (int, float)) else alpha)
+        self.gamma = gamma
+        self.ignore_index = ignore_index
+        self.activation = activation
+        self.normalize_by = normalize_by
+
+    def set_feature_type(self, feature_type: str) -> None:
+        super().set_feature_type(feature_type)
+        # Both kinds of target may have the logits' shape, so what the feature is decides; masks are of either kind.
+        if self.activation == "auto" and feature_type != IMAGE:
+            self.activation = "sigmoid" if feature_type in (BINARY, SET) else "softmax"
+
+    def forward(self, logits: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
+        return focal_loss(
+            logits,
+            targets,
+            alpha=self.alpha if self.class_alpha is None else self.class_alpha,
+            gamma=self.gamma,
+            ignore_index=self.ignore_index,
+            activation=self.activation,
+            normalize_by=self.normalize_by,
+            class_axis=self.class_axis,
+            reduction=self.reduction,
+            normalizer=normalizer,
+        )
+
+    def count(self, *targets: Tensor) -> Tensor:
+        """The number of items that are not ignored, or of the positive ones among them."""
+        return _count(targets[0], self.ignore_index, self.normalize_by)
+
+
+def _sigmoid_focal(
+    logits: Tensor, targets: Tensor, alpha: float | Tensor | None, gamma: float, ignore_index: int | None
+) -> Tensor:
+    logits, targets = alike(logits, targets, ("logits", "targets"))
+    valid = None
+    if ignore_index is not None:
+        valid = targets != ignore_index
+        targets = targets.masked_fill(~valid, 0)
+    checking.require_between(targets, "targets", 0, 1)
+    values = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    if gamma:
+        # `1 - sigmoid(x)` would lose all digits of a small chance of being wrong.
+        wrong = targets * (-logits).sigmoid() + (1 - targets) * logits.sigmoid()
+        values = values * _power(wrong, gamma)
+    if alpha is not None:
+        weight = class_constant(alpha, "alpha", logits, -1) if isinstance(alpha, Tensor) else alpha
+        values = values * (targets * weight + (1 - targets) * (1 - weight))
+    return values if valid is None else torch.where(valid, values, torch.zeros_like(values))
+
+
+def _softmax_focal(
+    logits: Tensor,
+    targets: Tensor,
+    alpha: float | Tensor | None,
+    gamma: float,
+    ignore_index: int | None,
+    class_axis: int | None,
+) -> Tensor:
+    given = read_classes(logits, targets, axis=class_axis, ignore_index=ignore_index)
+    if not given.are_ids:
+        raise TypeError("targets are probabilities, but with a softmax the focal loss takes class ids")
+    axis = given.axis
+    log_p = F.log_softmax(given.logits, axis).gather(axis, given.targets.unsqueeze(axis)).squeeze(axis)
+    values = -log_p
+    if gamma:
+        values = values * _power(-log_p.expm1(), gamma)
+    if isinstance(alpha, Tensor):
+        weights = class_constant(alpha, "alpha", given.logits, axis)
+        assert weights is not None
+        values = values * weights[given.targets]
+    return values if given.valid is None else torch.where(given.valid, values, torch.zeros_like(values))
+
+
+def _power(chance: Tensor, gamma: float) -> Tensor:
+    """`chance ** gamma`, with a finite gradient at 0 for gamma below 1 too."""
+    return chance.clamp_min(torch.finfo(chance.dtype).tiny) ** gamma
+
+
+def _count(targets: Tensor, ignore_index: int | None, normalize_by: str) -> Tensor:
+    valid = torch.ones_like(targets, dtype=torch.bool) if ignore_index is None else targets != ignore_index
+    return valid.sum() if normalize_by == "items" else (targets * valid).sum()

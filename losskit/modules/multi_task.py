@@ -1,0 +1,165 @@
+"""The weighted sum of the losses of all features."""
+
+from __future__ import annotations
+
+from typing import Any, Mapping, NamedTuple, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from losskit.constants import LOGITS, TARGETS
+
+
+class Term(NamedTuple):
+    """One loss of one feature, and where its inputs come from. `feature` is None for a loss without a feature."""
+
+    feature: str | None
+    name: str
+    module: nn.Module
+    inputs: Sequence[str] = (LOGITS,)
+    targets: Sequence[str] = (TARGETS,)
+    weight: float = 1.0
+    renamed: Mapping[str, str] = {}
+
+
+class LossOutput(NamedTuple):
+    """`total` is the weighted sum, to call `.backward()` on; `parts` has each loss, unweighted and detached."""
+
+    total: Tensor
+    parts: dict[str, Tensor]
+
+
+class MultiTaskLoss(nn.Module):
+    """The weighted sum of several losses of several features; `losskit.build` makes it from a config.
+
+    >>> criterion = losskit.build(text="output_features: [{name: price, type: number, loss: huber}]")
+    >>> total, parts = criterion({"price": torch.tensor([3.0])}, {"price": torch.tensor([1.0])})
+    >>> total, parts
+    (tensor(1.5000), {'price/huber': tensor(1.5000)})
+    """
+
+    def __init__(self, terms: Sequence[Term]) -> None:
+        super().__init__()
+        # A list, for ModuleDict refuses names such as "type" or "a.b".
+        self.losses = nn.ModuleList(term.module for term in terms)
+        self.keys = _distinct([term.name if term.feature is None else f"{term.feature}/{term.name}" for term in terms])
+        self._terms = [term._replace(module=None) for term in terms]  # type: ignore[arg-type]
+        self._features = list(dict.fromkeys(term.feature for term in terms))
+        self._references = [key for term in terms for key in term.renamed.values() if "." in key]
+
+    def forward(self, predictions: Any, targets: Any = None) -> LossOutput:
+        """Computes all losses.
+
+        Args:
+            predictions: for each feature a tensor, or a mapping from which the loss takes its inputs (`logits` unless it
+                says otherwise). Where the config is a list of losses without a feature, such a tensor or mapping itself.
+            targets: likewise; a feature may be missing whose losses take no targets.
+
+        Raises:
+            ValueError: a feature, or an input of a loss, is missing; there is a feature that the config does not have;
+                or a loss refuses its inputs.
+            TypeError: predictions or targets are no mapping, or a loss refuses the dtype of its inputs.
+        """
+        if self._features == [None]:
+            predictions, targets = {None: predictions}, {None: targets}
+        else:
+            targets = {} if targets is None else targets
+            self._check_features("predictions", predictions, self._references)
+            self._check_features("targets", targets, [])
+        total: Tensor | None = None
+        parts: dict[str, Tensor] = {}
+        for term, key, loss in zip(self._terms, self.keys, self.losses):
+            inputs = [_input(term, key, role, predictions) for role in term.inputs]
+            inputs += [_target(term, key, name, targets) for name in term.targets]
+            value = _called(key, loss, inputs)
+            if isinstance(value, Mapping):
+                for name, part in value.items():
+                    parts[f"{key}/{name}"] = _scalar(f"{key}/{name}", part).detach()
+                value = sum(value.values())
+            else:
+                parts[key] = _scalar(key, value).detach()
+            weighted = value if term.weight == 1 else term.weight * value
+            total = weighted if total is None else total + weighted
+        return LossOutput(torch.zeros(()) if total is None else total, parts)
+
+    def _check_features(self, what: str, given: Any, references: list[str]) -> None:
+        if not isinstance(given, Mapping):
+            raise TypeError(f"{what} must be a mapping from feature to tensor, got {type(given).__name__}")
+        for feature in given:
+            if feature not in self._features and not any(key.startswith(f"{feature}.") for key in references):
+                names = ", ".join(repr(name) for name in self._features)
+                raise ValueError(f"{what} hold {feature!r}, but the features of the config are {names}")
+
+    def extra_repr(self) -> str:
+        return "\n".join(f"({i}): {key}, weight {t.weight:g}" for i, (key, t) in enumerate(zip(self.keys, self._terms)))
+
+
+def _input(term: Term, key: str, role: str, predictions: Mapping[Any, Any]) -> Tensor:
+    """What the predictions hold for a role of a loss."""
+    given = predictions.get(term.feature)
+    name = term.renamed.get(role, role)
+    if isinstance(given, Mapping):
+        if name in given:
+            return given[name]
+    elif given is not None and len(term.inputs) == 1 and role not in term.renamed:
+        return given
+    if role in term.renamed:
+        # The feature's own name may have dots too, so every way to cut is tried.
+        parts = name.split(".")
+        for cut in range(1, len(parts)):
+            other, inner = predictions.get(".".join(parts[:cut])), ".".join(parts[cut:])
+            if isinstance(other, Mapping) and inner in other:
+                return other[inner]
+    source = f"its input {role!r}" + (f" (`inputs` says {name!r})" if role in term.renamed else "")
+    if given is None and role not in term.renamed:
+        raise ValueError(f"{key}: the predictions of the feature {term.feature!r} are missing")
+    raise ValueError(f"{key}: nothing fills {source}; the predictions of {term.feature!r} are {_contents(given)}")
+
+
+def _target(term: Term, key: str, name: str, targets: Mapping[Any, Any]) -> Tensor:
+    """What the targets hold for a loss under `name`."""
+    given = targets.get(term.feature)
+    if given is None:
+        raise ValueError(f"{key}: the targets of the feature {term.feature!r} are missing")
+    if isinstance(given, Mapping):
+        if name in given:
+            return given[name]
+    elif len(term.targets) == 1:
+        return given
+    raise ValueError(f"{key}: nothing fills its target {name!r}; the targets of {term.feature!r} are {_contents(given)}")
+
+
+def _called(key: str, loss: nn.Module, inputs: list[Tensor]) -> Any:
+    if torch.compiler.is_compiling():
+        return loss(*inputs)
+    try:
+        return loss(*inputs)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{key}: {error}") from error
+
+
+def _scalar(key: str, value: Any) -> Tensor:
+    if not isinstance(value, Tensor) or value.dim() != 0:
+        found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(f"{key}: the loss returned {found}, but a scalar tensor is needed to minimise it")
+    return value
+
+
+def _contents(given: Any) -> str:
+    if given is None:
+        return "missing"
+    return "a mapping with " + ", ".join(map(repr, given)) if isinstance(given, Mapping) else "a single tensor"
+
+
+def _distinct(names: list[str]) -> list[str]:
+    """The names, with a number behind those that stand there already: `a`, `a_2`, `a_3`."""
+    seen: dict[str, int] = {}
+    distinct: list[str] = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        key = name if seen[name] == 1 else f"{name}_{seen[name]}"
+        while key in distinct or (key != name and key in names):
+            seen[name] += 1
+            key = f"{name}_{seen[name]}"
+        distinct.append(key)
+    return distinct

@@ -1,0 +1,55 @@
+"""From one value per item to one value: the only place that says what a mean over no items is."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+def check_reduction(reduction: str) -> str:
+    """`reduction` itself.
+
+    Raises:
+        ValueError: it is none of `mean`, `sum` and `none`.
+    """
+    if reduction not in REDUCTIONS:
+        raise ValueError(f"reduction must be mean, sum or none, got {reduction!r}")
+    return reduction
+
+
+def reduce(
+    values: Tensor, reduction: str, *, count: Tensor | int | None = None, normalizer: Tensor | float | None = None
+) -> Tensor:
+    """The mean or the sum of `values`, or themselves.
+
+    Args:
+        values: one value per item, 0 for items that do not count.
+        count: over how many items, or which sum of weights, the mean is; without it, all items.
+        normalizer: what to divide by in place of `count`, such as the count of a whole batch of which this is a part.
+    """
+    if reduction == "none":
+        _refuse(normalizer, reduction)
+        return values
+    return reduce_sum(values.sum(), reduction, values.numel() if count is None else count, normalizer)
+
+
+def reduce_sum(total: Tensor, reduction: str, count: Tensor | int, normalizer: Tensor | float | None) -> Tensor:
+    """`reduce`, where the sum is known already."""
+    if reduction == "sum":
+        _refuse(normalizer, reduction)
+        return total
+    return divide(total, count if normalizer is None else normalizer)
+
+
+def divide(total: Tensor, count: Tensor | float) -> Tensor:
+    """`total / count`, and 0 with a gradient of 0 where there is nothing to count: `total` is 0 there."""
+    if isinstance(count, Tensor):
+        return total / torch.where(count > 0, count, torch.ones_like(count)).to(total.dtype)
+    return total / count if count > 0 else total
+
+
+def _refuse(normalizer: Tensor | float | None, reduction: str) -> None:
+    if normalizer is not None:
+        raise ValueError(f"normalizer= takes the place of the mean's count, but the reduction is {reduction!r}")

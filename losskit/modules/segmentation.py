@@ -1,0 +1,145 @@
+"""Losses between predicted and true regions of an image."""
+
+from __future__ import annotations
+
+from typing import Sequence
+
+import torch
+from torch import Tensor
+
+from losskit.constants import IMAGE
+from losskit.modules import checking
+from losskit.modules.base import ClassAxisMixin, Loss
+from losskit.modules.reduction import reduce
+from losskit.modules.shapes import alike, class_constant, read_classes
+from losskit.registry import register_loss
+from losskit.schema.segmentation import DiceLossConfig
+
+
+def dice_loss(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    smooth: float = 1.0,
+    smooth_denominator: float | None = None,
+    average: str = "sample_class",
+    classes: str = "all",
+    include_background: bool = True,
+    squared: bool = False,
+    log: bool = False,
+    class_weights: Tensor | None = None,
+    ignore_index: int | None = -100,
+    activation: str = "auto",
+    reduction: str = "mean",
+) -> Tensor:
+    """See `DiceLoss`."""
+    probabilities, masks = _regions(logits, targets, activation, ignore_index)
+    weights = class_constant(class_weights, "class_weights", probabilities, 1)
+    if not include_background:
+        if probabilities.shape[1] == 1:
+            raise ValueError("include_background is false, but there is one class only")
+        probabilities, masks = probabilities[:, 1:], masks[:, 1:]
+        weights = None if weights is None else weights[1:]
+    axes = {"sample_class": (2,), "class": (0, 2), "micro": (1, 2), "batch": (0, 1, 2)}[average]
+    overlap = (probabilities * masks).sum(axes)
+    sizes = (probabilities.square() if squared else probabilities).sum(axes)
+    true_sizes = (masks.square() if squared else masks).sum(axes)
+    below = sizes + true_sizes + (smooth if smooth_denominator is None else smooth_denominator)
+    # Nothing predicted where nothing is: a perfect fit, also where no smoothing says so.
+    empty = below == 0
+    dice = (2 * overlap + smooth) / torch.where(empty, torch.ones_like(below), below)
+    dice = torch.where(empty, torch.ones_like(dice), dice)
+    values = -dice.clamp_min(torch.finfo(dice.dtype).tiny).log() if log else 1 - dice
+    counts = torch.ones_like(values)
+    if weights is not None and average in ("sample_class", "class"):
+        counts = counts * weights
+    if classes == "present":
+        counts = counts * (true_sizes > 0)
+    return reduce(values * counts, reduction, count=counts.sum())
+
+
+@register_loss("dice", [IMAGE], schema=DiceLossConfig)
+class DiceLoss(Loss, ClassAxisMixin):
+    r"""One minus the overlap of predicted and true regions: small regions count as much as large ones.
+
+    With probabilities $p$ and masks $m$, summed over pixels, and $s$ = `smooth`:
+    $L = 1 - \frac{2 \sum p\,m + s}{\sum p + \sum m + s}$, the mean over samples and classes.
+
+    Shapes: logits `(batch, classes, ...)` and ids `(batch, ...)`; or both `(batch, classes, ...)`, the targets masks in
+    [0, 1]; or both `(batch, height, width)`, one mask each. A scalar, or the overlaps as `average` says unreduced.
+    Dtypes: logits any floating-point, computed in float32 at least; ids any integer, masks bool, integer or in [0, 1].
+    An overlap is a ratio of sums, so it is no mean over pixels: the loss of a batch is not that of its parts.
+    Source: Milletari et al., "V-Net", 2016.
+
+    >>> DiceLoss()(torch.tensor([[[[9.0]], [[-9.0]]]]), torch.tensor([[[0]]]))
+    tensor(0.)
+    """
+
+    def __init__(
+        self,
+        *,
+        smooth: float = 1.0,
+        smooth_denominator: float | None = None,
+        average: str = "sample_class",
+        classes: str = "all",
+        include_background: bool = True,
+        squared: bool = False,
+        log: bool = False,
+        class_weights: Sequence[float] | None = None,
+        ignore_index: int | None = -100,
+        activation: str = "auto",
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(reduction=reduction)
+        self.smooth = smooth
+        self.smooth_denominator = smooth_denominator
+        self.average = average
+        self.classes = classes
+        self.include_background = include_background
+        self.squared = squared
+        self.log = log
+        self.set_constant("class_weights", class_weights)
+        self.ignore_index = ignore_index
+        self.activation = activation
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return dice_loss(
+            logits,
+            targets,
+            smooth=self.smooth,
+            smooth_denominator=self.smooth_denominator,
+            average=self.average,
+            classes=self.classes,
+            include_background=self.include_background,
+            squared=self.squared,
+            log=self.log,
+            class_weights=self.class_weights,
+            ignore_index=self.ignore_index,
+            activation=self.activation,
+            reduction=self.reduction,
+        )
+
+
+def _regions(logits: Tensor, targets: Tensor, activation: str, ignore_index: int | None) -> tuple[Tensor, Tensor]:
+    """Probabilities and masks `(batch, classes, pixels)`, both 0 where the target is ignored."""
+    if isinstance(targets, Tensor) and logits.shape == targets.shape:
+        scores, masks = alike(logits, targets, ("logits", "targets"))
+        # Without a class axis, there is one region.
+        scores, masks = (x.flatten(2) if x.ndim > 3 else x.flatten(1).unsqueeze(1) for x in (scores, masks))
+        valid = None if ignore_index is None else masks != ignore_index
+        masks = masks if valid is None else masks.masked_fill(~valid, 0)
+        checking.require_between(masks, "targets", 0, 1)
+        activation = "sigmoid" if activation == "auto" else activation
+    else:
+        given = read_classes(logits, targets, axis=1, ignore_index=ignore_index)
+        scores = given.logits.flatten(2)
+        masks = torch.zeros_like(scores).scatter(1, given.targets.flatten(1).unsqueeze(1), 1.0)
+        valid = None if given.valid is None else given.valid.flatten(1).unsqueeze(1)
+        masks = masks if valid is None else masks * valid
+        activation = "softmax" if activation == "auto" else activation
+    if activation == "none":
+        checking.require_between(scores, "logits", 0, 1)
+        probabilities = scores
+    else:
+        probabilities = scores.softmax(1) if activation == "softmax" else scores.sigmoid()
+    return probabilities if valid is None else probabilities * valid, masks

@@ -1,0 +1,166 @@
+"""Checks shapes and dtypes before any arithmetic, and brings inputs into the form that the formulas expect."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from losskit.modules import checking
+
+_HALF = (torch.float16, torch.bfloat16)
+
+
+def floating(tensor: Tensor, name: str) -> Tensor:
+    """`tensor` in float32, or in float64 if it is that: sums and powers need the range of float32.
+
+    Raises:
+        TypeError: it is no tensor of floating-point numbers.
+    """
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
+    if not tensor.is_floating_point():
+        raise TypeError(f"{name} are {_dtype(tensor)}, but must be floating-point numbers; use {name}.float()")
+    checking.require_finite(tensor, name)
+    return tensor.float() if tensor.dtype in _HALF else tensor
+
+
+def alike(predictions: Tensor, targets: Tensor, names: tuple[str, str] = ("predictions", "targets")) -> tuple[Tensor, Tensor]:
+    """Both in the dtype of the predictions, and at least float32.
+
+    Raises:
+        TypeError: the predictions are no floating-point numbers.
+        ValueError: the shapes differ; nothing is ever broadcast.
+    """
+    predictions = floating(predictions, names[0])
+    if not isinstance(targets, Tensor):
+        raise TypeError(f"{names[1]} must be a tensor, got {type(targets).__name__}")
+    if predictions.shape != targets.shape:
+        raise ValueError(_mismatch(predictions, targets, names))
+    if targets.is_floating_point():
+        checking.require_finite(targets, names[1])
+    return predictions, targets.to(predictions.dtype)
+
+
+class Classes(NamedTuple):
+    """Logits, and targets that are class ids or, alike in shape, probabilities of the classes."""
+
+    logits: Tensor
+    targets: Tensor
+    axis: int  # the class axis of the logits
+    are_ids: bool
+    valid: Tensor | None  # for ids: which are not ignored; None where none can be
+
+
+def read_classes(
+    logits: Tensor, targets: Tensor, *, axis: int | None = None, ignore_index: int | None = None
+) -> Classes:
+    """Logits `(batch, classes, ...)`, as torch has them, or `(batch, ..., classes)`, and targets that fit.
+
+    Integer targets are ids, `(batch, ...)`; floating-point ones are probabilities, shaped like the logits. `axis` is the
+    class axis, 1 or -1; without it, the one with which the ids fit, and 1 where both do. Ignored ids become 0, so that
+    they can index; `valid` says where they were.
+
+    Raises:
+        TypeError: the logits are no floating-point numbers, or class ids are.
+        ValueError: the shapes do not fit, or an id is out of range.
+    """
+    logits = floating(logits, "logits")
+    if not isinstance(targets, Tensor):
+        raise TypeError(f"targets must be a tensor, got {type(targets).__name__}")
+    if logits.ndim == 0:
+        raise ValueError("logits are a single number, but must have a class axis: (batch, classes, ...)")
+    if targets.is_floating_point() and targets.shape == logits.shape:
+        axis = _class_axis(logits, axis)
+        checking.require_distribution(targets, "targets", axis)
+        return Classes(logits, targets.to(logits.dtype), axis, False, None)
+    fitting = [a for a in (1, -1) if _without(logits, a) == tuple(targets.shape)]
+    if not fitting or (axis is not None and axis not in fitting):
+        raise ValueError(_ids_mismatch(logits, targets, axis))
+    if targets.is_floating_point() or targets.is_complex():
+        raise TypeError(
+            f"targets are {_dtype(targets)} of shape {_shape(targets)}, but class ids must be integers; use "
+            f"targets.long(), or give probabilities of the logits' shape {_shape(logits)}"
+        )
+    axis = _class_axis(logits, fitting[0] if axis is None else axis)
+    ids = targets.long()
+    valid = None
+    if ignore_index is not None:
+        valid = ids != ignore_index
+        ids = ids.masked_fill(~valid, 0)
+    _require_ids(ids, logits.shape[axis])
+    return Classes(logits, ids, axis, True, valid)
+
+
+def _require_ids(ids: Tensor, num_classes: int) -> None:
+    if ids.numel() == 0:
+        return
+    in_range = ((ids >= 0) & (ids < num_classes)).all()
+
+    def message() -> str:
+        wrong = ids[(ids < 0) | (ids >= num_classes)][0].item()
+        text = f"targets hold the class id {wrong}, but the logits have {num_classes} classes: 0 to {num_classes - 1}"
+        return text + ("; for yes-or-no targets drop the class axis: logits.squeeze(1)" if num_classes == 1 else "")
+
+    checking.require(in_range, message, "targets hold a class id that is out of range")
+
+
+def _class_axis(logits: Tensor, axis: int | None) -> int:
+    """The axis, counted from 0; logits without a batch have one axis only."""
+    return 0 if logits.ndim == 1 else 1 if axis in (1, None) else logits.ndim - 1
+
+
+def _without(logits: Tensor, axis: int) -> tuple[int, ...]:
+    shape = list(logits.shape)
+    del shape[_class_axis(logits, axis)]
+    return tuple(shape)
+
+
+def _mismatch(predictions: Tensor, targets: Tensor, names: tuple[str, str]) -> str:
+    text = f"{names[0]} {_shape(predictions)} and {names[1]} {_shape(targets)} differ in shape"
+    try:
+        text += f" and would broadcast to {tuple(torch.broadcast_shapes(predictions.shape, targets.shape))}"
+    except RuntimeError:
+        pass
+    for tensor, other, name in ((predictions, targets, names[0]), (targets, predictions, names[1])):
+        if tensor.shape == (*other.shape, 1):
+            return f"{text}; drop the last axis: {name}.squeeze(-1)"
+        if tensor.ndim == other.ndim + 1 and tensor.shape[:1] + tensor.shape[2:] == other.shape and tensor.shape[1] == 1:
+            return f"{text}; drop the channel axis: {name}.squeeze(1)"
+    return f"{text}; both must have the same shape"
+
+
+def _ids_mismatch(logits: Tensor, targets: Tensor, axis: int | None) -> str:
+    text = f"logits {_shape(logits)} and targets {_shape(targets)} do not fit"
+    expected = [_without(logits, a) for a in ((1, -1) if axis is None else (axis,))]
+    if targets.shape and targets.shape[-1] == 1 and tuple(targets.shape[:-1]) in expected:
+        return f"{text}; drop the targets' last axis: targets.squeeze(-1)"
+    if targets.ndim > 1 and targets.shape[1] == 1 and tuple(targets.shape[:1] + targets.shape[2:]) in expected:
+        return f"{text}; drop the targets' channel axis: targets.squeeze(1)"
+    if targets.shape == logits.shape:
+        return f"{text}: {_dtype(targets)} targets are class ids; use targets.float() for probabilities or several labels"
+    shapes = " or ".join(map(str, dict.fromkeys(expected)))
+    return f"{text}: class ids must have the shape {shapes}, and probabilities that of the logits"
+
+
+def _shape(tensor: Tensor) -> tuple[int, ...]:
+    return tuple(tensor.shape)
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def class_constant(values: Tensor | None, name: str, logits: Tensor, axis: int) -> Tensor | None:
+    """One number per class in the dtype of the logits.
+
+    Raises:
+        ValueError: there are not as many as the logits have classes.
+    """
+    if values is None:
+        return None
+    if values.shape != (logits.shape[axis],):
+        found = f"{name} has {values.numel()} values"
+        raise ValueError(f"{found}, but the logits {_shape(logits)} have {logits.shape[axis]} classes")
+    return values.to(logits.dtype)

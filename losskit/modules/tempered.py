@@ -1,0 +1,191 @@
+"""Losses with a tempered logarithm and exponential.
+
+$\\log_t x = (x^{1-t} - 1) / (1 - t)$ and its inverse $\\exp_t x = [1 + (1 - t) x]_+^{1/(1-t)}$ are the usual ones at
+$t = 1$. The tempered softmax is $p_i = \\exp_t(z_i - \\lambda)$ with the $\\lambda$ that makes $\\sum_i p_i = 1$.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from losskit.constants import CATEGORY, CATEGORY_DISTRIBUTION, IMAGE, SEQUENCE, TEXT
+from losskit.modules.base import AdditiveLoss, ClassAxisMixin
+from losskit.modules.classification import count_items
+from losskit.modules.reduction import reduce
+from losskit.modules.shapes import read_classes
+from losskit.registry import register_loss
+from losskit.schema.tempered import TemperedSoftmaxCrossEntropyLossConfig
+
+
+def tempered_softmax_cross_entropy_loss(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    t1: float = 0.8,
+    t2: float = 1.4,
+    label_smoothing: float = 0.0,
+    num_iters: int = 5,
+    ignore_index: int | None = -100,
+    class_axis: int | None = None,
+    reduction: str = "mean",
+    normalizer: Tensor | float | None = None,
+) -> Tensor:
+    """See `TemperedSoftmaxCrossEntropyLoss`."""
+    given = read_classes(logits, targets, axis=class_axis, ignore_index=ignore_index)
+    log_p = log_tempered_softmax(given.logits.movedim(given.axis, -1), t2, num_iters)
+    num_classes = log_p.shape[-1]
+    share = label_smoothing / max(num_classes - 1, 1)
+    # Bregman divergence: sum over classes of y (log_t1 y - log_t1 p) - (y^(2 - t1) - p^(2 - t1)) / (2 - t1)
+    log_t1_p = _tempered_log(log_p, t1)
+    if given.are_ids:
+        label = 1 - label_smoothing if num_classes > 1 else 1.0
+        chosen = log_t1_p.gather(-1, given.targets.unsqueeze(-1)).squeeze(-1)
+        crossed = (label - share) * chosen
+        if share:
+            crossed = crossed + share * log_t1_p.sum(-1)
+        constant = _own_term(label, t1) + (num_classes - 1) * _own_term(share, t1)
+    else:
+        labels = given.targets.movedim(given.axis, -1)
+        labels = (1 - label_smoothing - share) * labels + share
+        crossed = torch.where(labels == 0, torch.zeros_like(labels), labels * log_t1_p).sum(-1)
+        constant = _own_term(labels, t1).sum(-1)
+    values = constant - crossed + ((2 - t1) * log_p).exp().sum(-1) / (2 - t1)
+    count = given.logits.numel() // max(num_classes, 1) if given.valid is None else given.valid.sum()
+    if given.valid is not None:
+        values = torch.where(given.valid, values, torch.zeros_like(values))
+    return reduce(values, reduction, count=count, normalizer=normalizer)
+
+
+@register_loss(
+    "tempered_softmax_cross_entropy",
+    [CATEGORY, CATEGORY_DISTRIBUTION, IMAGE, SEQUENCE, TEXT],
+    schema=TemperedSoftmaxCrossEntropyLossConfig,
+    aliases=["bi_tempered_logistic"],
+)
+class TemperedSoftmaxCrossEntropyLoss(AdditiveLoss, ClassAxisMixin):
+    r"""Cross-entropy for noisy labels: bounded, so that no wrong label dominates, and heavy-tailed at the boundary.
+
+    With $p$ the softmax of temperature $t_2$, $\log_t$ the logarithm of temperature $t$ and labels $y$:
+    $L = \sum_c y_c (\log_{t_1} y_c - \log_{t_1} p_c) - (y_c^{2 - t_1} - p_c^{2 - t_1}) / (2 - t_1)$. With
+    $t_1 = t_2 = 1$ it is cross-entropy. `label_smoothing` $\varepsilon$ leaves $1 - \varepsilon$ to the label and
+    $\varepsilon / (C - 1)$ to each other class. The softmax is normalised by Newton's method, which converges in 5 steps.
+
+    Shapes: logits `(batch, classes, ...)`, for sequences and text `(batch, ..., classes)`; targets `(batch, ...)` ids or,
+    shaped like the logits, probabilities; a scalar, or `(batch, ...)` unreduced.
+    Dtypes: logits any floating-point, computed in float32 at least; ids any integer.
+    Source: Amid, Warmuth, Anil and Koren, "Robust Bi-Tempered Logistic Loss Based on Bregman Divergences", 2019.
+
+    >>> TemperedSoftmaxCrossEntropyLoss(t1=1.0, t2=1.0)(torch.tensor([[2.0, 0.0, 0.0]]), torch.tensor([0]))
+    tensor(0.2395)
+    """
+
+    def __init__(
+        self,
+        *,
+        t1: float = 0.8,
+        t2: float = 1.4,
+        label_smoothing: float = 0.0,
+        num_iters: int = 5,
+        ignore_index: int | None = -100,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(reduction=reduction)
+        self.t1 = t1
+        self.t2 = t2
+        self.label_smoothing = label_smoothing
+        self.num_iters = num_iters
+        self.ignore_index = ignore_index
+
+    def forward(self, logits: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
+        return tempered_softmax_cross_entropy_loss(
+            logits,
+            targets,
+            t1=self.t1,
+            t2=self.t2,
+            label_smoothing=self.label_smoothing,
+            num_iters=self.num_iters,
+            ignore_index=self.ignore_index,
+            class_axis=self.class_axis,
+            reduction=self.reduction,
+            normalizer=normalizer,
+        )
+
+    def count(self, *targets: Tensor) -> Tensor:
+        """The number of items that are not ignored."""
+        return count_items(targets[0], self.ignore_index, self.class_axis)
+
+
+def log_tempered_softmax(logits: Tensor, t: float, num_iters: int = 5) -> Tensor:
+    """The logarithm of the tempered softmax over the last axis; -inf where a probability is 0, which needs t below 1."""
+    if t == 1:
+        return F.log_softmax(logits, -1)
+    return _tempered_exp(logits - _Normalization.apply(logits, t, num_iters).unsqueeze(-1), t)
+
+
+class _Normalization(torch.autograd.Function):
+    r"""The $\lambda$ with $\sum_i \exp_t(z_i - \lambda) = 1$ over the last axis.
+
+    Newton's method on $S^{1-t}$, which is exactly linear in $\lambda$ for equal logits: with $S = \sum p$ and
+    $Q = \sum p^t$, $\lambda \mathrel{+}= \frac{S}{Q} \frac{S^{t-1} - 1}{t - 1}$. It starts where $S \ge 1$, at the
+    largest logit, and approaches from that side. The gradient is implicit: $\partial \lambda / \partial z_i = p_i^t / Q$.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(logits: Tensor, t: float, num_iters: int) -> Tensor:
+        largest = logits.amax(-1, keepdim=True) if logits.shape[-1] else logits.sum(-1, keepdim=True)
+        shifted = logits - largest
+        excess = torch.zeros_like(largest)
+        for _ in range(num_iters):
+            log_p = _tempered_exp(shifted - excess, t)
+            total, powers = log_p.exp().sum(-1, keepdim=True), (t * log_p).exp().sum(-1, keepdim=True)
+            excess = excess + total / powers * torch.expm1((t - 1) * total.log()) / (t - 1)
+        return (largest + excess).squeeze(-1)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.t = inputs[1]
+        ctx.save_for_backward(inputs[0], output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        # Made of differentiable operations on the input and the output, so that it can be differentiated again.
+        logits, normalization = ctx.saved_tensors
+        powers = (ctx.t * _tempered_exp(logits - normalization.unsqueeze(-1), ctx.t)).exp()
+        return (grad / powers.sum(-1)).unsqueeze(-1) * powers, None, None
+
+
+def _tempered_exp(x: Tensor, t: float) -> Tensor:
+    r"""$\log \exp_t x = \log(1 + (1 - t) x) / (1 - t)$, -inf where $\exp_t x$ is 0."""
+    inside = (1 - t) * x
+    if t > 1:
+        return inside.log1p() / (1 - t)
+    # The branch that is not taken must have a finite gradient too.
+    positive = inside > -1
+    return torch.where(positive, torch.where(positive, inside, torch.zeros_like(inside)).log1p() / (1 - t), -math.inf)
+
+
+def _tempered_log(log_p: Tensor, t: float) -> Tensor:
+    r"""$\log_t p = (p^{1-t} - 1) / (1 - t)$ from $\log p$; exact near $t = 1$."""
+    if t == 1:
+        return log_p
+    possible = log_p > -math.inf
+    finite = torch.where(possible, log_p, torch.zeros_like(log_p))
+    return torch.where(possible, ((1 - t) * finite).expm1() / (1 - t), -1 / (1 - t))
+
+
+def _own_term(label: Any, t1: float) -> Any:
+    r"""$y \log_t y - y^{2-t} / (2 - t)$, with $0 \log 0 = 0$."""
+    if isinstance(label, Tensor):
+        log_label = label.clamp_min(torch.finfo(label.dtype).tiny).log()
+        return label * _tempered_log(log_label, t1) - label ** (2 - t1) / (2 - t1)
+    if label == 0:
+        return 0.0
+    log_t = math.log(label) if t1 == 1 else math.expm1((1 - t1) * math.log(label)) / (1 - t1)
+    return label * log_t - label ** (2 - t1) / (2 - t1)

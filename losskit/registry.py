@@ -1,0 +1,341 @@
+"""Which losses there are: their names, feature types, configs and modules.
+
+The built-in ones are read from the generated `catalogue.json`, so that asking for names, settings or schemas imports
+neither torch nor the modules; `LossEntry.module.load()` does.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import os
+import sys
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Callable, Iterable, Sequence, TypeVar
+
+from losskit.constants import FEATURE_TYPES
+from losskit.diagnostics import WARNING, Diagnostic, listing, nearest
+from losskit.schema import catalogue
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from losskit.schema.base import BaseLossConfig
+
+PLUGIN_GROUP = "losskit.losses"
+PLUGIN_VARIABLE = "LOSSKIT_PLUGINS"
+
+L = TypeVar("L", bound=Callable[..., Any])
+
+
+class RegistrationError(TypeError):
+    """A loss cannot be registered as it is."""
+
+
+class UnknownLossError(LookupError):
+    """No loss has the name, or none has it for the feature type."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A class that is imported when it is needed: `package.module:Class`."""
+
+    path: str
+    loaded: Any = field(default=None, compare=False, repr=False)
+
+    def load(self) -> Any:
+        """The class; for a registered function, the module class around it."""
+        found = self.loaded
+        if found is None:
+            module, _, name = self.path.partition(":")
+            found = functools.reduce(getattr, name.split("."), importlib.import_module(module))
+        if inspect.isclass(found):
+            return found
+        from losskit.modules.function import module_of
+
+        return module_of(found)
+
+
+@dataclass(frozen=True, eq=False)
+class LossEntry:
+    """All that is known of a loss without importing it."""
+
+    name: str
+    feature_types: tuple[str, ...]
+    aliases: tuple[str, ...]
+    inputs: tuple[str, ...]
+    targets: tuple[str, ...]
+    summary: str
+    has_rules: bool
+    config: Reference
+    module: Reference
+    # Parameters of the constructor that YAML cannot hold, and that a config therefore cannot set.
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> list[str]:
+        return [self.name, *self.aliases]
+
+    @property
+    def is_built_in(self) -> bool:
+        return self.module.path.startswith("losskit.")
+
+    @functools.cached_property
+    def schema(self) -> dict[str, Any]:
+        """The JSON Schema of the loss's settings, without references to other schemas."""
+        definitions = catalogue.definitions() if self.is_built_in else {}
+        if found := definitions.get(f"loss_{self.name}"):
+            return _inlined(found, definitions)
+        from losskit.schema.json_schema import loss_schema
+
+        return loss_schema(self.config.load(), self.names, self.summary)
+
+
+class Registry:
+    """Losses by name. There is one, `losskit.registry.registry`; others are for tests."""
+
+    def __init__(self, rows: Callable[[], Iterable[dict[str, Any]]] = list, *, has_plugins: bool = False) -> None:
+        self._rows = rows
+        self._entries: dict[str, LossEntry] | None = None
+        self._names: dict[str, str] = {}
+        self._plugins_loaded = not has_plugins
+        self.plugin_problems: list[Diagnostic] = []
+
+    # Looking up
+
+    def entries(self) -> list[LossEntry]:
+        """Every loss, plugins included, sorted by name."""
+        self.load_plugins()
+        return sorted(self._all().values(), key=lambda entry: entry.name)
+
+    def find(self, name: str) -> LossEntry | None:
+        """The loss of this name or alias. Plugins are imported only if no other loss has the name."""
+        entries = self._all()
+        if name not in self._names and not self._plugins_loaded:
+            self.load_plugins()
+        return entries[self._names[name]] if name in self._names else None
+
+    def get(self, name: str, feature_type: str | None = None) -> LossEntry:
+        """The loss of this name or alias.
+
+        Raises:
+            UnknownLossError: there is none, or it does not support `feature_type`.
+        """
+        if feature_type is not None:
+            check_feature_types([feature_type])
+        entry = self.find(name)
+        if entry is None:
+            near = self.suggest(name, feature_type)
+            raise UnknownLossError(f"no loss named {name!r}" + (f"; did you mean {listing(near)}?" if near else ""))
+        if feature_type is not None and feature_type not in entry.feature_types:
+            others = listing(self.names(feature_type), 30)
+            types = ", ".join(entry.feature_types)
+            raise UnknownLossError(f"{name} is a loss for {types}, not for {feature_type}, which takes {others}")
+        return entry
+
+    def names(self, feature_type: str | None = None) -> list[str]:
+        """The names of all losses, or of those for a feature type, sorted and without aliases."""
+        if feature_type is not None:
+            check_feature_types([feature_type])
+        return [e.name for e in self.entries() if feature_type is None or feature_type in e.feature_types]
+
+    def suggest(self, name: str, feature_type: str | None = None) -> list[str]:
+        """Names that look like `name`, those for `feature_type` first."""
+        by_name = {n: e.feature_types for e in self.entries() for n in e.names}
+        fitting = [n for n, types in by_name.items() if feature_type is None or feature_type in types]
+        stem = name.lower().removesuffix("loss").rstrip("_- ") or name
+        found = dict.fromkeys(n for word in (stem, name) for names in (fitting, by_name) for n in nearest(word, names))
+        return list(found)[:5]
+
+    def _all(self) -> dict[str, LossEntry]:
+        if self._entries is None:
+            self._entries = {}
+            for row in self._rows():
+                tuples = {key: tuple(row[key]) for key in ("feature_types", "aliases", "inputs", "targets")}
+                references = {key: Reference(row[key]) for key in ("config", "module")}
+                self._add(LossEntry(**{**row, **tuples, **references}))
+        return self._entries
+
+    # Registering
+
+    def add(self, entry: LossEntry) -> None:
+        """Adds a loss, or replaces the same class's earlier registration.
+
+        Raises:
+            RegistrationError: one of its names belongs to another loss.
+        """
+        entries = self._all()
+        for name in entry.names:
+            holder = entries.get(self._names.get(name, ""))
+            if holder and holder.module.path != entry.module.path:
+                raise RegistrationError(
+                    f"the name {name!r} of {entry.module.path} is taken by {holder.module.path}; choose another name"
+                )
+        for old in [e for e in entries.values() if e.module.path == entry.module.path and e.name == entry.name]:
+            for name in old.names:
+                self._names.pop(name, None)
+        self._add(entry)
+
+    def _add(self, entry: LossEntry) -> None:
+        assert self._entries is not None
+        self._entries[entry.name] = entry
+        self._names.update(dict.fromkeys(entry.names, entry.name))
+
+    # Plugins
+
+    def load_plugins(self) -> None:
+        """Imports the modules behind the entry points `losskit.losses` and those in LOSSKIT_PLUGINS, once."""
+        if self._plugins_loaded:
+            return
+        self._plugins_loaded = True
+        from importlib.metadata import entry_points  # Here, because it costs 20 ms.
+
+        for point in sorted(entry_points(group=PLUGIN_GROUP), key=lambda point: point.name):
+            self._load_plugin(f"the plugin {point.name!r} ({point.value})", point.load)
+        for module in filter(None, os.environ.get(PLUGIN_VARIABLE, "").split(",")):
+            name = module.strip()
+            self._load_plugin(f"the plugin {name!r} of {PLUGIN_VARIABLE}", lambda name=name: importlib.import_module(name))
+
+    def _load_plugin(self, what: str, load: Callable[[], Any]) -> None:
+        try:
+            load()
+        except Exception as error:  # A plugin can fail in any way, and none may stop the others.
+            message = f"{what} failed: {type(error).__name__}: {error}"
+            self.plugin_problems.append(Diagnostic("LK401", message, severity=WARNING))
+
+
+registry = Registry(catalogue.rows, has_plugins=True)
+
+
+def register_loss(
+    name: str,
+    feature_types: str | Sequence[str] | None = None,
+    *,
+    schema: type[BaseLossConfig] | None = None,
+    aliases: Sequence[str] = (),
+    registry: Registry = registry,
+) -> Callable[[L], L]:
+    """Registers the decorated `nn.Module` class, or function of predictions and targets, as a loss.
+
+    Args:
+        name: what configs call the loss.
+        feature_types: the feature types that it is for, one or several; None for all.
+        schema: its config class. Without it, the class's `get_schema_cls()` says which; without that, the config is
+            read from the signature: each keyword with a default that YAML can hold becomes a setting.
+        aliases: other names for the same loss.
+        registry: where to register it.
+
+    Raises:
+        RegistrationError: the name is taken, a feature type is unknown, the object is no module or function, or a
+            setting has no default or no exact form in JSON Schema.
+
+    The decorated class or function is returned unchanged.
+    """
+    types = tuple(FEATURE_TYPES if feature_types is None else check_feature_types(feature_types))
+    for word in (name, *aliases):
+        if not isinstance(word, str) or not word:
+            raise RegistrationError(f"the name of a loss must be text, got {word!r}")
+
+    def decorate(loss: L) -> L:
+        registry.add(_entry(loss, name, types, tuple(aliases), schema))
+        return loss
+
+    return decorate
+
+
+def get_loss_cls(feature_type: str, name: str) -> type[nn.Module]:
+    """The module class of a loss, by name or alias; imports torch.
+
+    Raises:
+        UnknownLossError: there is no such loss for the feature type.
+    """
+    cls: type[nn.Module] = registry.get(name, feature_type).module.load()
+    return cls
+
+
+def get_loss_classes(feature_type: str) -> dict[str, type[nn.Module]]:
+    """The module classes of all losses for a feature type, by name; imports torch."""
+    return {name: get_loss_cls(feature_type, name) for name in registry.names(feature_type)}
+
+
+def losses(feature_type: str | None = None) -> list[str]:
+    """The names of all losses, or of those for a feature type, sorted."""
+    return registry.names(feature_type)
+
+
+def _entry(
+    loss: Callable[..., Any],
+    name: str,
+    feature_types: tuple[str, ...],
+    aliases: tuple[str, ...],
+    config: type[BaseLossConfig] | None,
+) -> LossEntry:
+    from losskit.schema import signature
+
+    is_class = inspect.isclass(loss)
+    torch = sys.modules.get("torch")
+    if is_class and not (torch and issubclass(loss, torch.nn.Module)):
+        raise RegistrationError(f"{loss.__qualname__} is no torch.nn.Module, so it cannot be the loss {name!r}")
+    if not is_class and not inspect.isfunction(loss):
+        raise RegistrationError(f"the loss {name!r} must be an nn.Module class or a function, got {loss!r}")
+    if config is None and hasattr(loss, "get_schema_cls"):
+        config = loss.get_schema_cls()
+    try:
+        constructor = signature.read_constructor(loss, skip=0 if is_class else 2, config_cls=config)
+        left_out = constructor.left_out
+        if config is None:
+            config = signature.config_from(constructor, name)
+        else:
+            left_out = ()
+            signature.check_config(config, constructor, name)
+        inputs, targets = signature.roles(loss, loss.forward if is_class else loss, skip=1 if is_class else 0)
+    except (TypeError, ValueError) as error:
+        raise RegistrationError(f"cannot register {loss.__qualname__} as {name!r}: {error}") from None
+    if "registered_name" not in vars(config):
+        config.registered_name = name
+    entry = LossEntry(
+        name=name,
+        feature_types=feature_types,
+        aliases=aliases,
+        inputs=inputs,
+        targets=targets,
+        summary=signature.summary(loss),
+        has_rules=config.has_rules(),
+        config=Reference(f"{config.__module__}:{config.__qualname__}", config),
+        module=Reference(f"{loss.__module__}:{loss.__qualname__}", loss),
+        left_out=left_out,
+    )
+    if not entry.is_built_in:
+        try:
+            _ = entry.schema
+        except TypeError as error:
+            raise RegistrationError(f"cannot register {loss.__qualname__} as {name!r}: {error}") from None
+    return entry
+
+
+def check_feature_types(types: str | Iterable[str]) -> list[str]:
+    """`types` as a list.
+
+    Raises:
+        RegistrationError: one of them is no feature type.
+    """
+    types = [types] if isinstance(types, str) else list(types)
+    for feature_type in types:
+        if feature_type not in FEATURE_TYPES:
+            near = nearest(str(feature_type), FEATURE_TYPES)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(FEATURE_TYPES)}"
+            raise RegistrationError(f"no feature type {feature_type!r}; {hint}")
+    if not types:
+        raise RegistrationError("a loss needs at least one feature type; None stands for all")
+    return types
+
+
+def _inlined(loss: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a loss as the validator needs it: shared settings written out, `params` already taken apart."""
+    properties = {}
+    for name, schema in loss["properties"].items():
+        if name != "params":
+            reference = schema.get("$ref", "").removeprefix("#/definitions/")
+            properties[name] = definitions[reference] if reference else schema
+    return {**loss, "properties": properties}

@@ -1,0 +1,157 @@
+"""What every loss config has, and the typed form of a whole config file."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import TYPE_CHECKING, Any, ClassVar, Iterator, Mapping, TypeVar
+
+from losskit.diagnostics import ERROR
+from losskit.schema import fields as schema_utils
+
+if TYPE_CHECKING:
+    import marshmallow
+
+# What a config may say about a loss that is no argument of the loss.
+RESERVED = ("type", "weight", "name", "inputs")
+
+T = TypeVar("T")
+
+
+if TYPE_CHECKING:
+    from dataclasses import dataclass
+else:
+
+    def dataclass(cls: type[T] | None = None, /, **options: Any) -> Any:
+        """Makes a loss config of a class: `dataclasses.dataclass` with fields that take keywords only."""
+        decorate = dataclasses.dataclass(kw_only=True, **options)
+        return decorate if cls is None else decorate(cls)
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """What a config's own rules object to: a setting and a message that ends a sentence which starts with its name."""
+
+    setting: str
+    message: str
+    code: str = "LK207"
+    severity: str = ERROR
+    help: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureContext:
+    """What a config says about the feature that a loss is for; None where it says nothing."""
+
+    type: str | None = None
+    num_classes: int | None = None
+    classes: tuple[str, ...] | None = None
+
+
+@dataclass
+class BaseLossConfig:
+    """The settings of a loss. Subclasses add their own; `type` and those below are there for every loss."""
+
+    registered_name: ClassVar[str | None] = None
+
+    type: str = ""
+    weight: float = schema_utils.NonNegativeFloat(
+        default=1.0, description="How much the loss counts in the weighted sum of all losses.", examples=[0.5]
+    )
+    name: str | None = schema_utils.String(
+        default=None,
+        allow_none=True,
+        min_length=1,
+        description="What the loss is called in the results, in place of its type.",
+    )
+    inputs: dict[str, str] = schema_utils.Roles(
+        description="Which predictions the loss takes: its role, then a key of this feature's predictions, or "
+        "`feature.key` for another feature's."
+    )
+
+    def __post_init__(self) -> None:
+        self.type = self.type or type(self).loss_name()
+
+    @classmethod
+    def loss_name(cls) -> str:
+        """The name under which the loss is registered; before that, the one that follows from the class's name."""
+        stem = cls.__name__.removesuffix("Config").removesuffix("Loss")
+        return cls.registered_name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", stem).lower()
+
+    @classmethod
+    def setting_fields(cls) -> list[dataclasses.Field[Any]]:
+        """The fields that become keyword arguments of the loss."""
+        return [field for field in dataclasses.fields(cls) if field.name not in RESERVED]
+
+    def settings(self, feature: FeatureContext | None = None) -> dict[str, Any]:
+        """The keyword arguments of the loss, with mappings of class names put in the order of the feature's classes."""
+        settings = {field.name: getattr(self, field.name) for field in self.setting_fields()}
+        for name in self.class_settings():
+            if isinstance(settings[name], Mapping) and feature and feature.classes:
+                settings[name] = [settings[name][label] for label in feature.classes]
+        return settings
+
+    @classmethod
+    def class_settings(cls) -> list[str]:
+        """The settings that hold one value per class."""
+        return [field.name for field in cls.setting_fields() if field.metadata.get("per_class")]
+
+    def problems(self, feature: FeatureContext) -> Iterator[Problem]:
+        """What is wrong across settings, or between a setting and the feature.
+
+        A subclass that has rules of its own yields these too: `yield from super().problems(feature)`.
+        """
+        for name in self.class_settings():
+            yield from _class_problems(name, getattr(self, name), feature)
+
+    @classmethod
+    def has_rules(cls) -> bool:
+        """Whether `problems` can find anything, so that a validator need not load the class otherwise."""
+        return bool(cls.class_settings()) or cls.problems is not BaseLossConfig.problems
+
+    @classmethod
+    def schema(cls) -> marshmallow.Schema:
+        """The marshmallow schema that loads a mapping of settings into this class."""
+        from losskit.schema.loading import marshmallow_schema  # Here, because marshmallow costs 60 ms.
+
+        return marshmallow_schema(cls)
+
+
+def _class_problems(name: str, value: Any, feature: FeatureContext) -> Iterator[Problem]:
+    if isinstance(value, list) and feature.num_classes is not None and len(value) != feature.num_classes:
+        yield Problem(name, f"has {len(value)} values, but the feature has {feature.num_classes} classes", "LK206")
+    if not isinstance(value, Mapping):
+        return
+    if feature.classes is None:
+        cure = "add `classes: [...]` to the feature, or write a list in the order of the class ids"
+        yield Problem(name, "names classes, but the feature does not say which it has", "LK206", help=cure)
+        return
+    missing = [label for label in feature.classes if label not in value]
+    unknown = [label for label in value if label not in feature.classes]
+    if missing:
+        yield Problem(name, f"has no value for the class {missing[0]}", "LK206")
+    if unknown:
+        allowed = "classes of the feature: " + ", ".join(feature.classes[:20])
+        yield Problem(name, f"names the class {unknown[0]}, which the feature does not have", "LK206", help=allowed)
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureConfig:
+    """An output feature and its losses. `name` and `type` are None for MMF's form, a bare list of losses."""
+
+    name: str | None
+    type: str | None
+    losses: tuple[BaseLossConfig, ...]
+    num_classes: int | None = None
+    classes: tuple[str, ...] | None = None
+
+    @property
+    def context(self) -> FeatureContext:
+        return FeatureContext(self.type, self.num_classes, self.classes)
+
+
+@dataclasses.dataclass(frozen=True)
+class LossesConfig:
+    """The losses of a config file, each with its settings and defaults."""
+
+    features: tuple[FeatureConfig, ...]

@@ -1,0 +1,28 @@
+"""Losses between embeddings: what belongs together is drawn together."""
+
+from __future__ import annotations
+
+from losskit.schema import fields as schema_utils
+from losskit.schema.base import dataclass
+from losskit.schema.reduced import ReducedLossConfig
+
+
+@dataclass
+class TripletMarginLossConfig(ReducedLossConfig):
+    margin: float = schema_utils.PositiveFloat(
+        default=1.0,
+        description="By how much the negative must be further away than the positive before a triplet costs nothing.",
+        examples=[2.0],
+    )
+    p: float = schema_utils.PositiveFloat(
+        default=2.0, description="The norm of the distance: 2 is Euclidean, 1 adds up the differences.", examples=[1.0]
+    )
+    eps: float = schema_utils.NonNegativeFloat(
+        default=1e-6,
+        description="Added to the differences, so that the gradient is defined for equal embeddings.",
+        examples=[0.1],
+    )
+    swap: bool = schema_utils.Boolean(
+        default=False,
+        description="Whether the positive takes the anchor's place where it is nearer to the negative.",
+    )

@@ -1,0 +1,54 @@
+"""Cross-entropy that looks at hard examples."""
+
+from __future__ import annotations
+
+from typing import Any, Iterator
+
+from losskit.constants import BINARY, CATEGORY, SEQUENCE, SET, TEXT
+from losskit.diagnostics import WARNING
+from losskit.schema import fields as schema_utils
+from losskit.schema.base import FeatureContext, Problem, dataclass
+from losskit.schema.noise import ignore_index
+from losskit.schema.reduced import ReducedLossConfig
+
+DEFAULT_ALPHA = 0.25
+
+
+@dataclass
+class FocalLossConfig(ReducedLossConfig):
+    alpha: Any = schema_utils.FloatOrClassWeights(
+        default=DEFAULT_ALPHA,
+        max=1,
+        description="A number is the weight of the positive class, and `1 - alpha` that of the negative one, where labels "
+        "are yes or no. Where one class is right out of several, a list or mapping weighs each of them, and a number has "
+        "no effect. `null` weighs nothing.",
+        examples=[0.75, [0.2, 0.3, 0.5]],
+    )
+    gamma: float = schema_utils.NonNegativeFloat(
+        default=2.0, description="How strongly easy examples are played down; 0 is plain cross-entropy.", examples=[1.5]
+    )
+    ignore_index: int | None = ignore_index()
+    activation: str = schema_utils.StringOptions(
+        options=["auto", "sigmoid", "softmax"],
+        default="auto",
+        description="Whether each logit is a yes-or-no question (`sigmoid`) or one class is right (`softmax`). `auto` takes "
+        "sigmoid for targets shaped like the logits, softmax for class ids.",
+    )
+    normalize_by: str = schema_utils.StringOptions(
+        options=["items", "positives"],
+        default="items",
+        description="What the mean divides by: all items, or only the positive ones, as in the paper on detection.",
+    )
+
+    def problems(self, feature: FeatureContext) -> Iterator[Problem]:
+        yield from super().problems(feature)
+        multi_class = self.activation == "softmax" or feature.type in (CATEGORY, SEQUENCE, TEXT)
+        if multi_class and isinstance(self.alpha, (int, float)) and self.alpha != DEFAULT_ALPHA:
+            message = "is a number and has no effect here, for there is no positive class"
+            yield Problem("alpha", message, "LK303", WARNING, help="give a list with one weight per class, or null")
+        if isinstance(self.alpha, list) and feature.type == BINARY:
+            yield Problem("alpha", "is a list, but a binary feature has no list of classes", help="give a number, or null")
+        elif isinstance(self.alpha, list) and feature.type == SET and max(self.alpha) > 1:
+            yield Problem("alpha", "has values above 1, but `1 - alpha` weighs the labels that are absent", "LK203")
+        if self.activation == "softmax" and self.normalize_by == "positives":
+            yield Problem("normalize_by", "is `positives`, but a softmax over classes has no positive items")

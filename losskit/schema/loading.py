@@ -1,0 +1,116 @@
+"""The marshmallow side: strict fields, and the schema that loads settings into a config class.
+
+Marshmallow's own fields turn "1e-3" into 0.001, 2.7 into 2 and "yes" into True; these accept a value of the right
+JSON type or nothing, so that they agree with the JSON Schema that is written from them.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import TYPE_CHECKING, Any, Mapping, Sequence
+
+import marshmallow
+import marshmallow_dataclass
+from marshmallow import fields, validate
+
+if TYPE_CHECKING:
+    from losskit.schema.base import BaseLossConfig
+
+
+class Float(fields.Float):
+    """A finite number that is no bool and no text."""
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> Any:
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise self.make_error("invalid")
+        try:
+            finite = math.isfinite(value)
+        except OverflowError:
+            finite = False
+        if not finite:
+            raise self.make_error("special")
+        return float(value)
+
+
+class Integer(fields.Integer):
+    """An integer; 2.0 is one, as JSON Schema has it, 2.5, "2" and True are none."""
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> Any:
+        integral = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+        if isinstance(value, bool) or not integral:
+            raise self.make_error("invalid")
+        return int(value)
+
+
+class Boolean(fields.Boolean):
+    """True or False; no 1, no "yes"."""
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> Any:
+        if not isinstance(value, bool):
+            raise self.make_error("invalid", input=value)
+        return value
+
+
+String, List, Dict = fields.String, fields.List, fields.Dict
+
+
+class Either(fields.Field[Any]):
+    """A value that one of several fields accepts."""
+
+    def __init__(self, options: Sequence[fields.Field[Any]], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.options = list(options)
+
+    def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> Any:
+        messages = []
+        for option in self.options:
+            try:
+                return option.deserialize(value, attr, data, **kwargs)
+            except marshmallow.ValidationError as error:
+                messages.append(str(error))
+        raise marshmallow.ValidationError(messages)
+
+
+class StrictSchema(marshmallow.Schema):
+    """Fields that a config class declares by annotation alone are as strict as the others."""
+
+    TYPE_MAPPING = {float: Float, int: Integer, bool: Boolean, str: fields.String}  # noqa: RUF012
+
+
+def number_range(
+    min: float | None, max: float | None, min_inclusive: bool = True, max_inclusive: bool = True
+) -> list[validate.Validator]:
+    if min is None and max is None:
+        return []
+    return [validate.Range(min=min, max=max, min_inclusive=min_inclusive, max_inclusive=max_inclusive)]
+
+
+def length(min: int) -> list[validate.Validator]:
+    return [validate.Length(min=min)] if min else []
+
+
+def one_of(options: Sequence[str]) -> list[validate.Validator]:
+    return [validate.OneOf(list(options))]
+
+
+def item(list_type: type, number_limits: list[validate.Validator]) -> fields.Field[Any]:
+    """The field for the items of a list."""
+    if list_type in (float, int):
+        return StrictSchema.TYPE_MAPPING[list_type](validate=number_limits)
+    if list_type not in StrictSchema.TYPE_MAPPING:
+        raise TypeError(f"a list of {list_type!r} has no JSON form; use float, int, str or bool")
+    if number_limits:
+        raise TypeError(f"limits apply to numbers, not to {list_type.__name__}")
+    return StrictSchema.TYPE_MAPPING[list_type]()
+
+
+@functools.cache
+def marshmallow_schema(cls: type[BaseLossConfig]) -> marshmallow.Schema:
+    """The schema that loads a mapping into `cls`; `schema_fields` says which fields it has."""
+    return marshmallow_dataclass.class_schema(cls, base_schema=StrictSchema)()
+
+
+def schema_fields(cls: type[BaseLossConfig]) -> Mapping[str, fields.Field[Any]]:
+    """The marshmallow field of each setting of `cls`, by name."""
+    return marshmallow_schema(cls).fields

@@ -1,0 +1,20 @@
+"""The setting that almost every loss has."""
+
+from __future__ import annotations
+
+from losskit.schema import fields as schema_utils
+from losskit.schema.base import BaseLossConfig, dataclass
+
+
+@dataclass
+class ReducedLossConfig(BaseLossConfig):
+    """For losses that return one value per item, to be averaged or added up.
+
+    The modules also know `none`; a config does not, for there would be nothing to minimise.
+    """
+
+    reduction: str = schema_utils.StringOptions(
+        options=["mean", "sum"],
+        default="mean",
+        description="Whether the values of all items are averaged or added up; a sum grows with the batch.",
+    )
