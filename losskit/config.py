@@ -175,6 +175,7 @@ class _Open:
         self.container = container
         self.is_mapping = isinstance(container, dict)
         self.span = _span(event)
+        self.is_flow = bool(event.flow_style)
         self.anchor: str | None = event.anchor
         self.entries: dict[str | int, Entry] = {}
         self.key: tuple[str, Span] | None = None
@@ -221,7 +222,9 @@ class _Reader:
         self.sizes[id(closed.container)] = closed.size
         if closed.anchor:
             self.anchors[closed.anchor] = _Anchored(closed.container, closed.size, None)
-        self.add(closed.container, closed.span, closed.size)
+        end = _position(event.end_mark)
+        is_one_line = closed.is_flow and end.line == closed.span.start.line
+        self.add(closed.container, Span(closed.span.start, end) if is_one_line else closed.span, closed.size)
 
     def scalar(self, event: yaml.ScalarEvent) -> None:
         self.refuse_tag(event)
@@ -346,7 +349,7 @@ def number_notation_warning(document: Document, path: Path) -> Diagnostic | None
     else:
         message = f"`{entry.notation}` is a number here, but text for PyYAML's default reader"
         cure = _yaml_1_1(entry.notation)
-    return document.diagnose("LK302", path, message, severity=WARNING, suggestion=cure)
+    return document.diagnose("LK302", path, message, severity=WARNING, help=f"write {cure}")
 
 
 def _yaml_1_1(text: str) -> str:

@@ -311,7 +311,7 @@ class Validation:
         if not isinstance(losses, list):
             return list(self._check_loss(losses, path, context))
         if not losses:
-            self._report("LK101", path, "the list of losses is empty", help=_names_help(self.registry, context.type))
+            self._report("LK101", path, "the list of losses is empty", help=self._names_help(context))
         found: list[_Found] = []
         for index, loss in enumerate(losses):
             found += self._check_loss(loss, (*path, index), context)
@@ -329,7 +329,6 @@ class Validation:
                 seen.add(name)
 
     def _check_loss(self, loss: Any, path: Path, context: FeatureContext) -> Iterator[_Found]:
-        help = _names_help(self.registry, context.type)
         if isinstance(loss, str):
             values: dict[str, Any] = {"type": loss}
             paths: dict[str, Path] = {"type": path}
@@ -337,30 +336,30 @@ class Validation:
             values, paths = self._flattened(loss, path)
         else:
             message = f"a loss must be a name or a mapping with `type`, got {show(loss)}"
-            self._report("LK101", path, message, help=help)
+            self._report("LK101", path, message, help=self._names_help(context))
             return
         kind = values.get("type")
         if "type" not in values:
             near = nearest("type", loss, cutoff=0.7)
             if near:
                 message = f"the loss has no `type`, but `{near[0]}`"
-                self._report("LK102", (*path, near[0]), message, on_key=True, suggestion="type", help=help)
+                self._report("LK102", (*path, near[0]), message, on_key=True, suggestion="type", help=self._names_help(context))
             else:
-                self._report("LK102", path, "the loss has no `type`", help=help)
+                self._report("LK102", path, "the loss has no `type`", help=self._names_help(context))
             return
         if not isinstance(kind, str):
-            self._report("LK202", paths["type"], f"`type` must be the name of a loss, got {show(kind)}", help=help)
+            self._report("LK202", paths["type"], f"`type` must be the name of a loss, got {show(kind)}", help=self._names_help(context))
             return
         entry = self.registry.find(kind)
         if entry is None:
             near = self.registry.suggest(kind, context.type)
             suggestion = near[0] if near else None
-            self._report("LK103", paths["type"], f"no loss named {show(kind)}", suggestion=suggestion, help=help)
+            self._report("LK103", paths["type"], f"no loss named {show(kind)}", suggestion=suggestion, help=self._names_help(context))
             return
         if context.type and context.type not in entry.feature_types:
             types = ", ".join(entry.feature_types)
             message = f"{show(kind)} is a loss for {types}, not for {context.type}"
-            self._report("LK105", paths["type"], message, help=help)
+            self._report("LK105", paths["type"], message, help=self._names_help(context))
             return
         found = _Found(entry, values, paths)
         before = len(self._problems)
@@ -475,6 +474,11 @@ class Validation:
             message = f"`{problem.setting}` of `{found.entry.name}` {problem.message}"
             self._report(problem.code, path, message, severity=problem.severity, help=problem.help)
 
+    def _names_help(self, context: FeatureContext) -> str:
+        # Only for a problem: to list all names, plugins are looked for, which takes 20 ms.
+        where = f" for {context.type}" if context.type else ""
+        return f"losses{where}: {', '.join(self.registry.names(context.type))}"
+
     def _report(self, code: str, path: Path, message: str, **options: Any) -> None:
         self._problems.append(self.document.diagnose(code, path, message, **options))
 
@@ -485,11 +489,6 @@ def _child(data: Any, step: str) -> str | int | None:
     if isinstance(data, list) and step.isdigit() and int(step) < len(data):
         return int(step)
     return None
-
-
-def _names_help(registry: Registry, feature_type: str | None) -> str:
-    where = f" for {feature_type}" if feature_type else ""
-    return f"losses{where}: {', '.join(registry.names(feature_type))}"
 
 
 def _load(found: _Found) -> BaseLossConfig:

@@ -79,6 +79,8 @@ def read_classes(
     if not fitting or (axis is not None and axis not in fitting):
         raise ValueError(_ids_mismatch(logits, targets, axis))
     if targets.is_floating_point() or targets.is_complex():
+        if logits.shape[_class_axis(logits, fitting[0])] == 1:
+            raise ValueError(_mismatch(logits, targets, ("logits", "targets")))
         raise TypeError(
             f"targets are {_dtype(targets)} of shape {_shape(targets)}, but class ids must be integers; use "
             f"targets.long(), or give probabilities of the logits' shape {_shape(logits)}"

@@ -37,7 +37,9 @@ def loss_schema(config_cls: type[BaseLossConfig], names: list[str], description:
     """
     declared = schema_fields(config_cls)
     properties: dict[str, Schema] = {"type": _options(names, "The loss.")}
-    for name in [*(name for name in declared if name not in RESERVED), *RESERVED[1:]]:
+    # What is special to the loss comes first, then what its base classes share.
+    own = [name for cls in config_cls.__mro__ for name in vars(cls).get("__annotations__", {}) if name in declared]
+    for name in [*(name for name in dict.fromkeys(own) if name not in RESERVED), *RESERVED[1:]]:
         try:
             properties[name] = setting_schema(declared[name])
         except TypeError as error:

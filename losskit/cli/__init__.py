@@ -1,0 +1,92 @@
+"""The command line: `losskit validate`, `list`, `show`, `schema`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from typing import Sequence
+
+import losskit
+
+# The order is that of the help text; each module has `add_arguments` and `run`.
+COMMANDS = {
+    "validate": "check the losses of config files",
+    "list": "list the losses",
+    "show": "show what a loss is and which settings it has",
+    "schema": "write the JSON Schema of config files",
+}
+EXIT_OK, EXIT_FINDINGS, EXIT_CANNOT_RUN, EXIT_INTERNAL = 0, 1, 2, 3
+
+
+class CannotRunError(Exception):
+    """The command cannot do what it was asked to, for a reason that the message says."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit code: 0 fine, 1 errors found, 2 could not run, 3 a fault of ours."""
+    parser = argparse.ArgumentParser(prog="losskit", description="Losses for PyTorch, declared in YAML.")
+    parser.add_argument("--version", action="version", version=f"losskit {losskit.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        # Only the command that runs is imported; the others are there for the list of commands.
+        if name in given:
+            importlib.import_module(f"losskit.cli.{name}").add_arguments(command)
+    options = parser.parse_args(given)
+    try:
+        code: int = importlib.import_module(f"losskit.cli.{options.command}").run(options)
+        sys.stdout.flush()
+    except CannotRunError as error:
+        print(f"losskit: {error}", file=sys.stderr)
+        return EXIT_CANNOT_RUN
+    except BrokenPipeError:
+        # The reader, such as `head`, has had enough. Python would complain once more when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_OK
+    except KeyboardInterrupt:
+        return 130
+    except Exception:
+        import traceback
+
+        traceback.print_exc()
+        print("losskit: this is a fault of losskit; please report it with the lines above", file=sys.stderr)
+        return EXIT_INTERNAL
+    return code
+
+
+def add_plugin_argument(parser: argparse.ArgumentParser) -> None:
+    """The option by which a command knows losses that are not built in."""
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="import MODULE first, which registers losses of its own; may be repeated",
+    )
+
+
+def import_plugins(modules: Sequence[str]) -> None:
+    """Imports the modules given by `--plugin`.
+
+    Raises:
+        CannotRunError: one of them fails.
+    """
+    if modules and os.getcwd() not in sys.path:
+        # As `python -m` does; a script that pip installed does not look there.
+        sys.path.insert(0, os.getcwd())
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # Whatever a plugin raises, the cure is the user's.
+            raise CannotRunError(f"the plugin {module!r} failed: {type(error).__name__}: {error}") from error
+
+
+def warn_of_plugins() -> None:
+    """Says on stderr which installed plugins could not be loaded."""
+    from losskit.registry import registry
+
+    for problem in registry.plugin_problems:
+        print(f"losskit: {problem}", file=sys.stderr)

@@ -1,0 +1,50 @@
+"""`losskit schema`: the JSON Schema of config files, for editors and other validators."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from losskit.cli import EXIT_FINDINGS, EXIT_OK, CannotRunError, add_plugin_argument, import_plugins, warn_of_plugins
+from losskit.registry import registry
+from losskit.schema import catalogue
+from losskit.schema.document import DRAFTS, LossRow, config_schema, dump
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.add_argument("-o", "--output", metavar="FILE", help="write to FILE in place of standard output")
+    parser.add_argument("--check", action="store_true", help="do not write; exit with 1 if FILE is out of date")
+    parser.add_argument("--draft", choices=list(DRAFTS), default="7", help="the draft of JSON Schema")
+    add_plugin_argument(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Writes the schema, or compares it with a file."""
+    import_plugins(options.plugin)
+    text = _text(options.draft)
+    if options.check:
+        path = Path(options.output or "losskit.schema.json")
+        if not path.is_file():
+            raise CannotRunError(f"there is no file {str(path)!r} to check; name it by -o")
+        if path.read_text("utf-8") == text:
+            return EXIT_OK
+        print(f"{path} is out of date: run `losskit schema -o {path}`", file=sys.stderr)
+        return EXIT_FINDINGS
+    if not options.output:
+        sys.stdout.write(text)
+        return EXIT_OK
+    try:
+        Path(options.output).write_text(text, "utf-8")
+    except OSError as error:
+        raise CannotRunError(f"cannot write {options.output!r}: {error.strerror}") from error
+    return EXIT_OK
+
+
+def _text(draft: str) -> str:
+    entries = registry.entries()
+    warn_of_plugins()
+    if draft == "7" and all(entry.is_built_in for entry in entries):
+        return catalogue.CONFIG_SCHEMA.read_text("utf-8")
+    return dump(config_schema((LossRow(e.names, e.feature_types, e.summary, e.schema) for e in entries), draft))
