@@ -12,7 +12,7 @@ from losskit.constants import BINARY, CATEGORY, IMAGE, SEQUENCE, SET, TEXT
 from losskit.modules import checking
 from losskit.modules.base import AdditiveLoss, ClassAxisMixin
 from losskit.modules.reduction import reduce
-from losskit.modules.shapes import alike, class_constant, read_classes
+from losskit.modules.shapes import alike, class_constant, read_classes, require_alike
 from losskit.registry import register_loss
 from losskit.schema.focal import DEFAULT_ALPHA, FocalLossConfig
 
@@ -27,19 +27,27 @@ def focal_loss(
     activation: str = "auto",
     normalize_by: str = "items",
     class_axis: int | None = None,
+    takes_ids: bool = True,
     reduction: str = "mean",
     normalizer: Tensor | float | None = None,
 ) -> Tensor:
-    """See `FocalLoss`; `alpha` is a tensor where it has one number per class."""
+    """See `FocalLoss`; `alpha` is a tensor where it has one number per class.
+
+    Without `takes_ids`, targets are labels that must be shaped like the logits.
+    """
+    if not takes_ids:
+        require_alike(logits, targets, ("logits", "targets"))
     if activation == "auto":
         activation = "sigmoid" if isinstance(targets, Tensor) and logits.shape == targets.shape else "softmax"
     if activation == "sigmoid":
-        values = _sigmoid_focal(logits, targets, alpha, gamma, ignore_index)
+        values = _sigmoid_focal(logits, targets, alpha, gamma, ignore_index, class_axis)
     elif normalize_by == "positives":
         raise ValueError("normalize_by is 'positives', but a softmax over classes has no positive items")
     else:
         values = _softmax_focal(logits, targets, alpha, gamma, ignore_index, class_axis)
-    count = _count(targets, ignore_index, normalize_by) if reduction == "mean" and normalizer is None else 0
+    count: Tensor | int = values.numel()
+    if values.shape == targets.shape and reduction == "mean" and normalizer is None:
+        count = _count(targets, ignore_index, normalize_by)
     return reduce(values, reduction, count=count, normalizer=normalizer)
 
 
@@ -50,7 +58,7 @@ class FocalLoss(AdditiveLoss, ClassAxisMixin):
     With $p_t$ the probability of the label: $L = -\alpha_t (1 - p_t)^\gamma \log p_t$. For yes-or-no labels
     $p_t = p$ and $\alpha_t = \alpha$ where the label is 1, $1 - p$ and $1 - \alpha$ where it is 0, and in proportion
     between. For one class out of several, $p_t$ is the softmax probability of the label and $\alpha_t$ its entry of
-    `alpha`, where that is a list.
+    `alpha`, where that is a list; with `activation: sigmoid`, it is the mean over yes-or-no questions, one per class.
 
     Shapes: logits and targets `(batch, ...)`, alike (sigmoid); or logits `(batch, classes, ...)`, for sequences and text
     `(batch, ..., classes)`, and ids `(batch, ...)` (softmax); a scalar, or the targets' shape unreduced.
@@ -78,12 +86,14 @@ class FocalLoss(AdditiveLoss, ClassAxisMixin):
         self.ignore_index = ignore_index
         self.activation = activation
         self.normalize_by = normalize_by
+        self.takes_ids = True
 
     def set_feature_type(self, feature_type: str) -> None:
         super().set_feature_type(feature_type)
+        self.takes_ids = feature_type not in (BINARY, SET)
         # Both kinds of target may have the logits' shape, so what the feature is decides; masks are of either kind.
         if self.activation == "auto" and feature_type != IMAGE:
-            self.activation = "sigmoid" if feature_type in (BINARY, SET) else "softmax"
+            self.activation = "softmax" if self.takes_ids else "sigmoid"
 
     def forward(self, logits: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
         return focal_loss(
@@ -95,6 +105,7 @@ class FocalLoss(AdditiveLoss, ClassAxisMixin):
             activation=self.activation,
             normalize_by=self.normalize_by,
             class_axis=self.class_axis,
+            takes_ids=self.takes_ids,
             reduction=self.reduction,
             normalizer=normalizer,
         )
@@ -105,23 +116,48 @@ class FocalLoss(AdditiveLoss, ClassAxisMixin):
 
 
 def _sigmoid_focal(
-    logits: Tensor, targets: Tensor, alpha: float | Tensor | None, gamma: float, ignore_index: int | None
+    logits: Tensor,
+    targets: Tensor,
+    alpha: float | Tensor | None,
+    gamma: float,
+    ignore_index: int | None,
+    class_axis: int | None,
 ) -> Tensor:
+    if isinstance(targets, Tensor) and targets.ndim == logits.ndim - 1 and not targets.is_floating_point():
+        return _one_vs_rest_focal(logits, targets, alpha, gamma, ignore_index, class_axis)
     logits, targets = alike(logits, targets, ("logits", "targets"))
     valid = None
     if ignore_index is not None:
         valid = targets != ignore_index
         targets = targets.masked_fill(~valid, 0)
     checking.require_between(targets, "targets", 0, 1)
+    weights = class_constant(alpha, "alpha", logits, -1) if isinstance(alpha, Tensor) else alpha
+    return _masked(_binary_focal(logits, targets, weights, gamma), valid)
+
+
+def _one_vs_rest_focal(
+    logits: Tensor,
+    ids: Tensor,
+    alpha: float | Tensor | None,
+    gamma: float,
+    ignore_index: int | None,
+    class_axis: int | None,
+) -> Tensor:
+    """For class ids, a yes-or-no question per class, and the mean of their losses."""
+    given = read_classes(logits, ids, axis=class_axis, ignore_index=ignore_index)
+    scores = given.logits.movedim(given.axis, -1)
+    labels = torch.zeros_like(scores).scatter(-1, given.targets.unsqueeze(-1), 1.0)
+    weights = class_constant(alpha, "alpha", scores, -1) if isinstance(alpha, Tensor) else alpha
+    return _masked(_binary_focal(scores, labels, weights, gamma).mean(-1), given.valid)
+
+
+def _binary_focal(logits: Tensor, targets: Tensor, alpha: float | Tensor | None, gamma: float) -> Tensor:
     values = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     if gamma:
         # `1 - sigmoid(x)` would lose all digits of a small chance of being wrong.
         wrong = targets * (-logits).sigmoid() + (1 - targets) * logits.sigmoid()
         values = values * _power(wrong, gamma)
-    if alpha is not None:
-        weight = class_constant(alpha, "alpha", logits, -1) if isinstance(alpha, Tensor) else alpha
-        values = values * (targets * weight + (1 - targets) * (1 - weight))
-    return values if valid is None else torch.where(valid, values, torch.zeros_like(values))
+    return values if alpha is None else values * (targets * alpha + (1 - targets) * (1 - alpha))
 
 
 def _softmax_focal(
@@ -133,18 +169,22 @@ def _softmax_focal(
     class_axis: int | None,
 ) -> Tensor:
     given = read_classes(logits, targets, axis=class_axis, ignore_index=ignore_index)
-    if not given.are_ids:
-        raise TypeError("targets are probabilities, but with a softmax the focal loss takes class ids")
     axis = given.axis
-    log_p = F.log_softmax(given.logits, axis).gather(axis, given.targets.unsqueeze(axis)).squeeze(axis)
-    values = -log_p
-    if gamma:
-        values = values * _power(-log_p.expm1(), gamma)
-    if isinstance(alpha, Tensor):
-        weights = class_constant(alpha, "alpha", given.logits, axis)
-        assert weights is not None
-        values = values * weights[given.targets]
-    return values if given.valid is None else torch.where(given.valid, values, torch.zeros_like(values))
+    log_p = F.log_softmax(given.logits, axis)
+    weights = class_constant(alpha, "alpha", given.logits, axis) if isinstance(alpha, Tensor) else None
+    if given.are_ids:
+        values = _log_focal(log_p.gather(axis, given.targets.unsqueeze(axis)).squeeze(axis), gamma)
+        return _masked(values if weights is None else values * weights[given.targets], given.valid)
+    terms = (given.targets * _log_focal(log_p, gamma)).movedim(axis, -1)
+    return (terms if weights is None else terms * weights).sum(-1)
+
+
+def _log_focal(log_p: Tensor, gamma: float) -> Tensor:
+    return -log_p * _power(-log_p.expm1(), gamma) if gamma else -log_p
+
+
+def _masked(values: Tensor, valid: Tensor | None) -> Tensor:
+    return values if valid is None else torch.where(valid, values, torch.zeros_like(values))
 
 
 def _power(chance: Tensor, gamma: float) -> Tensor:

@@ -34,13 +34,19 @@ def alike(predictions: Tensor, targets: Tensor, names: tuple[str, str] = ("predi
         ValueError: the shapes differ; nothing is ever broadcast.
     """
     predictions = floating(predictions, names[0])
-    if not isinstance(targets, Tensor):
-        raise TypeError(f"{names[1]} must be a tensor, got {type(targets).__name__}")
-    if predictions.shape != targets.shape:
-        raise ValueError(_mismatch(predictions, targets, names))
+    require_alike(predictions, targets, names)
     if targets.is_floating_point():
         checking.require_finite(targets, names[1])
     return predictions, targets.to(predictions.dtype)
+
+
+def require_alike(predictions: Tensor, targets: Tensor, names: tuple[str, str] = ("predictions", "targets")) -> None:
+    """Refuses tensors of different shapes."""
+    for tensor, name in ((predictions, names[0]), (targets, names[1])):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
+    if predictions.shape != targets.shape:
+        raise ValueError(_mismatch(predictions, targets, names))
 
 
 class Classes(NamedTuple):
@@ -80,7 +86,7 @@ def read_classes(
         raise ValueError(_ids_mismatch(logits, targets, axis))
     if targets.is_floating_point() or targets.is_complex():
         if logits.shape[_class_axis(logits, fitting[0])] == 1:
-            raise ValueError(_mismatch(logits, targets, ("logits", "targets")))
+            require_alike(logits, targets, ("logits", "targets"))
         raise TypeError(
             f"targets are {_dtype(targets)} of shape {_shape(targets)}, but class ids must be integers; use "
             f"targets.long(), or give probabilities of the logits' shape {_shape(logits)}"

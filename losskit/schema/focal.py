@@ -31,8 +31,8 @@ class FocalLossConfig(ReducedLossConfig):
     activation: str = schema_utils.StringOptions(
         options=["auto", "sigmoid", "softmax"],
         default="auto",
-        description="Whether each logit is a yes-or-no question (`sigmoid`) or one class is right (`softmax`). `auto` takes "
-        "sigmoid for targets shaped like the logits, softmax for class ids.",
+        description="Whether each logit is a yes-or-no question (`sigmoid`) or one class is right (`softmax`). `auto` follows "
+        "the feature type; for images, it takes sigmoid for masks shaped like the logits, softmax for class ids.",
     )
     normalize_by: str = schema_utils.StringOptions(
         options=["items", "positives"],
@@ -42,8 +42,8 @@ class FocalLossConfig(ReducedLossConfig):
 
     def problems(self, feature: FeatureContext) -> Iterator[Problem]:
         yield from super().problems(feature)
-        multi_class = self.activation == "softmax" or feature.type in (CATEGORY, SEQUENCE, TEXT)
-        if multi_class and isinstance(self.alpha, (int, float)) and self.alpha != DEFAULT_ALPHA:
+        by_type = self.activation == "auto" and feature.type in (CATEGORY, SEQUENCE, TEXT)
+        if (by_type or self.activation == "softmax") and isinstance(self.alpha, (int, float)) and self.alpha != DEFAULT_ALPHA:
             message = "is a number and has no effect here, for there is no positive class"
             yield Problem("alpha", message, "LK303", WARNING, help="give a list with one weight per class, or null")
         if isinstance(self.alpha, list) and feature.type == BINARY:

@@ -1,0 +1,497 @@
+"""The contract of a loss, point by point; `losskit.testing` is where users find it."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import dataclasses
+import inspect
+import io
+import pickle
+from typing import Any, Callable, Iterator, Mapping, NamedTuple, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from losskit import constants
+from losskit.registry import LossEntry, Registry, registry
+from losskit.schema.base import BaseLossConfig
+
+SAMPLES, CLASSES, STEPS, DIMENSIONS, SIDE = 6, 3, 4, 5, 4
+
+MakeBatch = Callable[[str, torch.Generator], "Batch"]
+
+
+class ContractError(AssertionError):
+    """A loss breaks its contract; the message says each point and how."""
+
+
+class Batch(NamedTuple):
+    """What a loss is called with: its inputs, then its targets, in the order of `forward`."""
+
+    inputs: tuple[Tensor, ...]
+    targets: tuple[Tensor, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A loss under test, with a way to make it and batches to feed it."""
+
+    entry: LossEntry
+    make_batch: MakeBatch | None = None
+
+    def build(self, feature_type: str | None = None, **settings: Any) -> nn.Module:
+        """The module; for a feature type, as building from a config does it."""
+        module: nn.Module = self.entry.module.load()(**settings)
+        if feature_type is not None and hasattr(module, "set_feature_type"):
+            module.set_feature_type(feature_type)
+        return module
+
+    @property
+    def config(self) -> type[BaseLossConfig]:
+        config: type[BaseLossConfig] = self.entry.config.load()
+        return config
+
+    def batch(self, feature_type: str, seed: int = 0) -> Batch:
+        """A batch for a feature type, the first of the usual forms that the loss accepts."""
+        if self.make_batch is not None:
+            return self.make_batch(feature_type, _generator(seed))
+        refusals = []
+        for candidate in _candidates(self.entry, feature_type, seed):
+            try:
+                self.build(feature_type)(*candidate.inputs, *candidate.targets)
+            except (TypeError, ValueError, RuntimeError, IndexError) as error:
+                refusals.append(f"{_describe(candidate)}: {error}")
+            else:
+                return candidate
+        raise AssertionError(f"for {feature_type} it accepts none of the usual batches: " + "; ".join(refusals))
+
+    def cases(self) -> Iterator[tuple[str, Batch]]:
+        """A batch for each feature type that the loss declares."""
+        for feature_type in self.entry.feature_types:
+            yield feature_type, self.batch(feature_type)
+
+
+def subject_of(
+    loss: str | type[nn.Module] | Callable[..., Any],
+    feature_types: Sequence[str] | None = None,
+    make_batch: MakeBatch | None = None,
+) -> Subject:
+    """The subject for a registered name, or for a class or function, which need not be registered."""
+    entry = registry.get(loss) if isinstance(loss, str) else None
+    for known in registry.entries() if entry is None else ():
+        if known.module.path == f"{loss.__module__}:{loss.__qualname__}":  # type: ignore[union-attr]
+            entry = known
+    if entry is None:
+        from losskit.registry import register_loss
+
+        private = Registry()
+        register_loss("loss_under_test", feature_types, registry=private)(loss)  # type: ignore[type-var]
+        entry = private.get("loss_under_test")
+    if feature_types is not None:
+        entry = dataclasses.replace(entry, feature_types=tuple(feature_types))
+    return Subject(entry, make_batch)
+
+
+def check_loss(
+    loss: str | type[nn.Module] | Callable[..., Any],
+    *,
+    feature_types: Sequence[str] | None = None,
+    make_batch: MakeBatch | None = None,
+    skip: Sequence[str] = (),
+) -> None:
+    """Checks every point of the contract.
+
+    Args:
+        loss: the name of a registered loss, or a module class or function, registered or not.
+        feature_types: for which to check it; without them, those for which it is registered.
+        make_batch: makes a `Batch` from a feature type and a generator, for losses that take unusual inputs.
+        skip: names of points, as in `CHECKS`, that do not apply.
+
+    Raises:
+        ContractError: it breaks some points; the message has all of them.
+    """
+    subject = subject_of(loss, feature_types, make_batch)
+    broken = []
+    for name, check in CHECKS.items():
+        if name not in skip:
+            try:
+                check(subject)
+            except Exception as error:  # Whatever a loss under test raises is a finding.
+                broken.append(f"{name}: {type(error).__name__}: {error}" if not _is_plain(error) else f"{name}: {error}")
+    if broken:
+        raise ContractError(f"{subject.entry.module.path} breaks {len(broken)} points:\n  " + "\n  ".join(broken))
+
+
+@contextlib.contextmanager
+def isolated_registry() -> Iterator[Registry]:
+    """Within the `with` block, losses may be registered; after it, they are forgotten."""
+    saved = dict(registry._all()), dict(registry._names)
+    try:
+        yield registry
+    finally:
+        registry._entries, registry._names = saved
+
+
+# The points of the contract
+
+
+def check_result_is_scalar(subject: Subject) -> None:
+    """`forward` gives a scalar tensor, or a dict of them, attached to the graph."""
+    for feature_type, batch in subject.cases():
+        result = subject.build(feature_type)(*_leaves(batch).inputs, *batch.targets)
+        for value in result.values() if isinstance(result, Mapping) else [result]:
+            assert isinstance(value, Tensor), f"{feature_type}: it returned {type(value).__name__}, not a tensor"
+            assert value.dim() == 0, f"{feature_type}: it returned shape {tuple(value.shape)}, not a scalar"
+            assert value.requires_grad, f"{feature_type}: the result is cut off from the inputs"
+
+
+def check_trains_by_default(subject: Subject) -> None:
+    """Its defaults build, and give a finite value and a finite, non-zero gradient on each feature type."""
+    for feature_type, batch in subject.cases():
+        value, gradients = _run(subject.build(feature_type), batch)
+        _assert_finite(feature_type, value, gradients)
+        assert any(g.abs().sum() > 0 for g in gradients), f"{feature_type}: the gradient is 0 everywhere"
+
+
+def check_config_defaults_match(subject: Subject) -> None:
+    """The defaults of config and constructor are the same, and every setting is described."""
+    loaded = subject.entry.module.loaded
+    signature = inspect.signature(loaded if inspect.isfunction(loaded) else subject.entry.module.load())
+    config = subject.config()
+    for field in subject.config.setting_fields():
+        parameter = signature.parameters.get(field.name)
+        if parameter is not None and parameter.default is not parameter.empty:
+            default = getattr(config, field.name)
+            assert default == parameter.default, (
+                f"{field.name} defaults to {default!r} in the config, to {parameter.default!r} in the constructor"
+            )
+        assert field.metadata.get("description"), f"the setting {field.name} has no description"
+
+
+def check_every_setting_acts(subject: Subject) -> None:
+    """Every setting changes the value or the gradient for some input, alone or beside one other setting."""
+    properties = {field.name: subject.entry.schema["properties"][field.name] for field in subject.config.setting_fields()}
+    alternatives = {name: _alternatives(schema) for name, schema in properties.items()}
+    for name, values in alternatives.items():
+        others = [{}, *({other: value} for other in alternatives if other != name for value in alternatives[other])]
+        acts = any(_acts(subject, name, value, base) for base in others for value in values)
+        assert acts, f"the setting {name} changes nothing; tried {values}"
+
+
+def check_gradients(subject: Subject) -> None:
+    """The gradient in float64 is that of the value, by finite differences."""
+    for feature_type, batch in subject.cases():
+        module = subject.build(feature_type).double()
+        doubles = _leaves(_cast(batch, torch.float64))
+        assert torch.autograd.gradcheck(lambda *x, m=module, t=doubles.targets: _total(m(*x, *t)), doubles.inputs), feature_type
+
+
+def check_large_inputs(subject: Subject) -> None:
+    """Inputs of +-1e4 give a finite value and gradient."""
+    for feature_type, batch in subject.cases():
+        for scale in (1e4, -1e4):
+            inputs = tuple(scale * torch.sign(x + 1e-3) for x in batch.inputs)
+            _assert_finite(f"{feature_type}, inputs of {scale:g}", *_run(subject.build(feature_type), Batch(inputs, batch.targets)))
+
+
+def check_perfect_fit(subject: Subject) -> None:
+    """Predictions that equal the targets, or are certain of them, give a finite value and gradient."""
+    for feature_type, batch in subject.cases():
+        if fitted := _fitted(batch):
+            _assert_finite(f"{feature_type}, perfect fit", *_run(subject.build(feature_type), fitted))
+
+
+def check_half_precision(subject: Subject) -> None:
+    """float16 and bfloat16 inputs, and autocast, give what float32 gives, up to the rounding of the inputs."""
+    for feature_type, batch in subject.cases():
+        module = subject.build(feature_type)
+        for dtype in (torch.float16, torch.bfloat16):
+            rounded = Batch(tuple(x.to(dtype) for x in batch.inputs), batch.targets)
+            expected, _ = _run(module, _cast(rounded, torch.float32))
+            value, gradients = _run(module, rounded)
+            _assert_finite(f"{feature_type}, {dtype}", value, gradients)
+            torch.testing.assert_close(value.float(), expected, rtol=1e-5, atol=1e-6, msg=f"{feature_type}: {dtype} differs")
+        with torch.autocast("cpu", torch.bfloat16):
+            value, _ = _run(module, batch)
+        expected, _ = _run(module, batch)
+        torch.testing.assert_close(value.float(), expected, rtol=1e-5, atol=1e-6, msg=f"{feature_type}: autocast differs")
+
+
+def check_nothing_to_count(subject: Subject) -> None:
+    """An empty batch, and one whose targets are all ignored, give 0 and a gradient of 0."""
+    settings = {field.name for field in subject.config.setting_fields()}
+    for feature_type, batch in subject.cases():
+        module = subject.build(feature_type)
+        empty = Batch(*(tuple(x[:0] for x in part) for part in batch))
+        cases = [("an empty batch", empty)]
+        if "ignore_index" in settings and getattr(module, "ignore_index", None) is not None:
+            index = module.ignore_index
+            ids = all(not t.is_floating_point() for t in batch.targets)
+            if ids:
+                ignored = tuple(torch.full_like(t, index) for t in batch.targets)
+                cases.append(("all targets ignored", Batch(batch.inputs, ignored)))
+        for what, case in cases:
+            value, gradients = _run(module, case)
+            assert value == 0, f"{feature_type}, {what}: the value is {value.item()}, not 0"
+            assert all((g == 0).all() for g in gradients), f"{feature_type}, {what}: the gradient is not 0"
+
+
+def check_few_items(subject: Subject) -> None:
+    """A single sample, and targets that are all of one class, give a finite value and gradient."""
+    for feature_type, batch in subject.cases():
+        module = subject.build(feature_type)
+        single = Batch(*(tuple(x[:1] for x in part) for part in batch))
+        one_class = Batch(batch.inputs, tuple(torch.zeros_like(t) for t in batch.targets))
+        _assert_finite(f"{feature_type}, a single sample", *_run(module, single))
+        _assert_finite(f"{feature_type}, targets of 0", *_run(module, one_class))
+
+
+def check_no_broadcasting(subject: Subject) -> None:
+    """A prediction with an axis too many is refused, and the message has both shapes."""
+    for feature_type, batch in subject.cases():
+        others = [*batch.inputs[1:], *batch.targets]
+        first = batch.inputs[0]
+        if not others or any(x.shape != first.shape for x in others):
+            continue
+        try:
+            subject.build(feature_type)(first.unsqueeze(-1), *others)
+        except (TypeError, ValueError, RuntimeError) as error:
+            shapes = str(tuple(first.unsqueeze(-1).shape)), str(tuple(first.shape))
+            assert all(shape in str(error) for shape in shapes), f"{feature_type}: the error has not both shapes: {error}"
+        else:
+            raise AssertionError(f"{feature_type}: {tuple(first.shape)} was broadcast against {tuple(first.unsqueeze(-1).shape)}")
+
+
+def check_order_does_not_matter(subject: Subject) -> None:
+    """Permuting the batch, or passing tensors that are not contiguous, leaves the value as it is."""
+    for feature_type, batch in subject.cases():
+        module = subject.build(feature_type).double()
+        batch = _cast(batch, torch.float64)
+        expected, _ = _run(module, batch)
+        order = torch.randperm(len(batch.inputs[0]), generator=_generator(1))
+        permuted = Batch(*(tuple(x[order] for x in part) for part in batch))
+        spread = Batch(*(tuple(x.repeat_interleave(2, -1)[..., ::2] for x in part) for part in batch))
+        for what, case in (("permuted", permuted), ("not contiguous", spread)):
+            torch.testing.assert_close(_run(module, case)[0], expected, msg=f"{feature_type}: {what} differs")
+
+
+def check_reductions(subject: Subject) -> None:
+    """The sum is the sum of the unreduced values, where the loss has reductions."""
+    if "reduction" not in {field.name for field in subject.config.setting_fields()}:
+        return
+    for feature_type, batch in subject.cases():
+        batch = _cast(batch, torch.float64)
+        total = subject.build(feature_type, reduction="sum")(*batch.inputs, *batch.targets)
+        values = subject.build(feature_type, reduction="none")(*batch.inputs, *batch.targets)
+        torch.testing.assert_close(values.sum(), total, msg=f"{feature_type}: sum is not the sum of none")
+
+
+def check_counts(subject: Subject) -> None:
+    """Parts of a batch, each divided by the count of the whole, add up to the mean; or the loss says that it has none."""
+    for feature_type, batch in subject.cases():
+        module = subject.build(feature_type)
+        if not hasattr(module, "count") or not batch.targets:
+            continue
+        batch = _cast(batch, torch.float64)
+        try:
+            count = module.count(*batch.targets)
+        except TypeError:
+            continue
+        expected = module(*batch.inputs, *batch.targets)
+        parts = [Batch(*(tuple(x[half] for x in part) for part in batch)) for half in (slice(0, 2), slice(2, None))]
+        total = sum(module(*part.inputs, *part.targets, normalizer=count) for part in parts)
+        torch.testing.assert_close(total, expected, msg=f"{feature_type}: two parts do not add up to the whole")
+
+
+def check_state(subject: Subject) -> None:
+    """It survives deepcopy, pickle and a conversion to float64, and its saved state holds parameters alone."""
+    for feature_type, batch in subject.cases():
+        module = subject.build(feature_type)
+        expected, _ = _run(module, batch)
+        for what, other in (("deepcopy", copy.deepcopy(module)), ("pickle", _pickled(module))):
+            torch.testing.assert_close(_run(other, batch)[0], expected, msg=f"{feature_type}: {what} differs")
+        value, _ = _run(copy.deepcopy(module).double(), _cast(batch, torch.float64))
+        torch.testing.assert_close(value.float(), expected, rtol=1e-4, atol=1e-5, msg=f"{feature_type}: float64 differs")
+        extra = set(module.state_dict()) - {name for name, _ in module.named_parameters()}
+        assert not extra, f"{feature_type}: the saved state holds {sorted(extra)}, which the config says already"
+
+
+def check_compiles(subject: Subject, backend: str = "aot_eager") -> None:
+    """`torch.compile(fullgraph=True)` gives the same value and gradient."""
+    for feature_type, batch in subject.cases():
+        module = subject.build(feature_type)
+        torch._dynamo.reset()
+        compiled = torch.compile(module, fullgraph=True, backend=backend)
+        value, gradients = _run(compiled, batch)
+        expected, expected_gradients = _run(module, batch)
+        torch.testing.assert_close(value, expected, msg=f"{feature_type}: the compiled value differs")
+        for gradient, other in zip(gradients, expected_gradients):
+            torch.testing.assert_close(gradient, other, msg=f"{feature_type}: the compiled gradient differs")
+
+
+def check_exports(subject: Subject) -> None:
+    """`torch.export` gives a program with the same value."""
+    for feature_type, batch in subject.cases():
+        module = subject.build(feature_type)
+        exported = torch.export.export(module, (*batch.inputs, *batch.targets)).module()
+        value, expected = _total(exported(*batch.inputs, *batch.targets)), _total(module(*batch.inputs, *batch.targets))
+        torch.testing.assert_close(value, expected, msg=f"{feature_type}: the exported value differs")
+
+
+def check_docstring(subject: Subject) -> None:
+    """The docstring says in its first sentence what the loss does."""
+    assert subject.entry.summary, "there is no docstring that says what the loss does"
+
+
+CHECKS: dict[str, Callable[[Subject], None]] = {
+    name.removeprefix("check_"): check
+    for name, check in dict(globals()).items()
+    if name.startswith("check_") and name != "check_loss"
+}
+
+
+# Batches
+
+
+def _candidates(entry: LossEntry, feature_type: str, seed: int) -> Iterator[Batch]:
+    """The usual batches of a feature type: inputs of one shape each, and targets in several forms."""
+    for shape, kinds in _forms(feature_type):
+        for kind in kinds if len(entry.targets) == 1 else kinds[:1]:
+            generator = _generator(seed)
+            inputs = tuple(torch.randn(shape, generator=generator) for _ in entry.inputs)
+            if len(entry.targets) <= 1:
+                yield Batch(inputs, tuple(_targets(kind, shape, generator) for _ in entry.targets))
+
+
+def _forms(feature_type: str) -> list[tuple[tuple[int, ...], list[str]]]:
+    n, c = SAMPLES, CLASSES
+    forms: dict[str, list[tuple[tuple[int, ...], list[str]]]] = {
+        constants.ANOMALY: [((n,), ["binary", "real"]), ((n, DIMENSIONS), ["real"])],
+        constants.AUDIO: [((n, 16), ["real"])],
+        constants.BINARY: [((n,), ["binary", "binary float"])],
+        constants.CATEGORY: [((n, c), ["ids"])],
+        constants.CATEGORY_DISTRIBUTION: [((n, c), ["distribution"])],
+        constants.IMAGE: [((n, c, SIDE, SIDE), ["ids", "real", "binary float"])],
+        constants.NUMBER: [((n,), ["real", "positive"])],
+        constants.SEQUENCE: [((n, STEPS, c), ["last ids"])],
+        constants.SET: [((n, c), ["binary", "binary float"])],
+        constants.TEXT: [((n, STEPS, c), ["last ids"])],
+        constants.TIMESERIES: [((n, STEPS), ["real", "positive"])],
+        constants.VECTOR: [((n, DIMENSIONS), ["real", "positive"])],
+    }
+    return forms[feature_type]
+
+
+def _targets(kind: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    if kind in ("ids", "last ids"):
+        axis = 1 if kind == "ids" else len(shape) - 1
+        return torch.randint(CLASSES, (*shape[:axis], *shape[axis + 1 :]), generator=generator)
+    if kind in ("binary", "binary float"):
+        labels = torch.randint(2, shape, generator=generator)
+        return labels.float() if kind == "binary float" else labels
+    if kind == "distribution":
+        return torch.randn(shape, generator=generator).softmax(1)
+    values = torch.randn(shape, generator=generator)
+    return values.abs() if kind == "positive" else values
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _describe(batch: Batch) -> str:
+    return ", ".join(f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}" for part in batch for x in part)
+
+
+def _leaves(batch: Batch) -> Batch:
+    return Batch(tuple(x.detach().clone().requires_grad_() for x in batch.inputs), batch.targets)
+
+
+def _cast(batch: Batch, dtype: torch.dtype) -> Batch:
+    parts = (tuple(x.to(dtype) if x.is_floating_point() else x for x in part) for part in batch)
+    return Batch(*parts)
+
+
+def _fitted(batch: Batch) -> Batch | None:
+    """The batch with predictions that are as good as they can be, where the targets say what that is."""
+    if len(batch.inputs) != 1 or len(batch.targets) != 1:
+        return Batch(tuple(batch.inputs[0] for _ in batch.inputs), ()) if not batch.targets else None
+    predictions, targets = batch.inputs[0], batch.targets[0]
+    if targets.is_floating_point() and targets.shape == predictions.shape:
+        return Batch((targets.clone(),), batch.targets)
+    if targets.shape == predictions.shape:
+        return Batch((200.0 * (2 * targets.float() - 1),), batch.targets)
+    axis = 1 if targets.shape == predictions.shape[:1] + predictions.shape[2:] else -1
+    certain = torch.full_like(predictions, -200.0).scatter(axis, targets.unsqueeze(axis), 200.0)
+    return Batch((certain,), batch.targets)
+
+
+# Running
+
+
+def _total(result: Any) -> Tensor:
+    total = sum(result.values()) if isinstance(result, Mapping) else result
+    return total  # type: ignore[no-any-return]
+
+
+def _run(module: Any, batch: Batch) -> tuple[Tensor, list[Tensor]]:
+    """The value, and its gradient with respect to each input."""
+    batch = _leaves(batch)
+    value = _total(module(*batch.inputs, *batch.targets))
+    gradients = torch.autograd.grad(value, batch.inputs, allow_unused=True)
+    return value.detach(), [torch.zeros_like(x) if g is None else g for x, g in zip(batch.inputs, gradients)]
+
+
+def _assert_finite(what: str, value: Tensor, gradients: list[Tensor]) -> None:
+    assert torch.isfinite(value), f"{what}: the value is {value.item()}"
+    assert all(torch.isfinite(g).all() for g in gradients), f"{what}: the gradient is not finite"
+
+
+def _alternatives(schema: Mapping[str, Any]) -> list[Any]:
+    """Values of a setting other than its default: its examples, its other options, or numbers within its limits."""
+    default = schema.get("default")
+    found = list(schema.get("examples", ()))
+    for option in [schema, *schema.get("anyOf", ())]:
+        found += option.get("enum", ())
+        kinds = [option["type"]] if isinstance(option.get("type"), str) else option.get("type", ())
+        if "boolean" in kinds:
+            found += [True, False]
+        start = default if isinstance(default, (int, float)) else 0
+        if "number" in kinds:
+            found += [v for v in (start / 2, start + 0.5, start * 2 + 1, start - 0.5) if _within(v, option)]
+        elif "integer" in kinds:
+            found += [v for v in (start + 1, start - 1, 1, 2) if _within(v, option)]
+    return [value for value in found if value != default]
+
+
+def _within(value: float, schema: Mapping[str, Any]) -> bool:
+    return (
+        value >= schema.get("minimum", value)
+        and value <= schema.get("maximum", value)
+        and ("exclusiveMinimum" not in schema or value > schema["exclusiveMinimum"])
+        and ("exclusiveMaximum" not in schema or value < schema["exclusiveMaximum"])
+    )
+
+
+def _acts(subject: Subject, name: str, value: Any, base: dict[str, Any]) -> bool:
+    for feature_type, batch in subject.cases():
+        one_class = Batch(batch.inputs, tuple(torch.zeros_like(t) for t in batch.targets))
+        for case in (batch, one_class):
+            try:
+                results = [_run(subject.build(feature_type, **s), case) for s in (base, {**base, name: value})]
+            except (TypeError, ValueError, RuntimeError):
+                continue
+            (before, gradients), (after, other_gradients) = results
+            if not torch.equal(before, after) or any(not torch.equal(g, h) for g, h in zip(gradients, other_gradients)):
+                return True
+    return False
+
+
+def _pickled(module: nn.Module) -> nn.Module:
+    restored: nn.Module = pickle.load(io.BytesIO(pickle.dumps(module)))
+    return restored
+
+
+def _is_plain(error: Exception) -> bool:
+    return type(error) is AssertionError
