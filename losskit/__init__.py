@@ -1,8 +1,8 @@
 """Losses for PyTorch models that are trained from config files.
 
-    losskit.validate("train.yaml")            # what is wrong, and where; imports no torch
-    criterion = losskit.build("train.yaml")   # a module: criterion(predictions, targets).total.backward()
-    losskit.create_loss("huber", delta=0.5)   # a single loss
+losskit.validate("train.yaml")            # what is wrong, and where; imports no torch
+criterion = losskit.build("train.yaml")   # a module: criterion(predictions, targets).total.backward()
+losskit.create_loss("huber", delta=0.5)   # a single loss
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from typing import TYPE_CHECKING, Any, Mapping
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 from losskit.config import Document
 from losskit.registry import registry
@@ -69,7 +70,9 @@ def build(
             entry = registry.get(loss.type, feature.type)
             module = module_of(loss, feature.context)
             terms.append(
-                Term(feature.name, loss.name or entry.name, module, entry.inputs, entry.targets, loss.weight, loss.inputs)
+                Term(
+                    feature.name, loss.name or entry.name, module, entry.inputs, entry.targets, loss.weight, loss.inputs
+                )
             )
     return MultiTaskLoss(terms)
 
@@ -80,8 +83,9 @@ def module_of(config: BaseLossConfig, feature: FeatureContext) -> nn.Module:
     entry = registry.get(config.type, feature.type)
     settings = {name: value for name, value in config.settings(feature).items() if name not in RESERVED}
     module: nn.Module = entry.module.load()(**settings)
-    if feature.type is not None and hasattr(module, "set_feature_type"):
-        module.set_feature_type(feature.type)
+    set_feature_type: Any = getattr(module, "set_feature_type", None)
+    if feature.type is not None and set_feature_type is not None:
+        set_feature_type(feature.type)
     return module
 
 

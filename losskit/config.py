@@ -7,7 +7,8 @@ YAML 1.2, and depth and size are limited before anything is built.
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
 
 import yaml
 
@@ -112,12 +113,14 @@ def read(source: str | bytes, name: str | None = None) -> Document:
     """
     document = Document(None, name)
     if len(source) > MAX_BYTES:
-        return _refused(document, "LK005", f"the file has more than {MAX_BYTES:,} bytes, the most that a config may have")
+        return _refused(
+            document, "LK005", f"the file has more than {MAX_BYTES:,} bytes, the most that a config may have"
+        )
     if isinstance(source, bytes):
         try:
             source = source.decode("utf-8-sig")
         except UnicodeDecodeError as error:
-            line = source.count(b"\n", 0, error.start) + 1
+            line = error.object.count(b"\n", 0, error.start) + 1
             return _refused(document, "LK008", f"not UTF-8 text: byte 0x{source[error.start]:02x}", Position(line, 1))
     document.text = source = source.removeprefix("\ufeff")
     if bad := _NOT_PRINTABLE.search(source):
@@ -324,7 +327,7 @@ class _Reader:
     def refusal(self, code: str, message: str, span: Span) -> _Refusal:
         return _Refusal(Diagnostic(code, message).at(span, self.document.name))
 
-    HANDLERS = {
+    HANDLERS: ClassVar[dict[type, Callable[[_Reader, Any], None]]] = {
         yaml.DocumentStartEvent: start_document,
         yaml.MappingStartEvent: start_container,
         yaml.SequenceStartEvent: start_container,
@@ -336,7 +339,7 @@ class _Reader:
 
 
 def number_notation_warning(document: Document, path: Path) -> Diagnostic | None:
-    """A warning where the number at `path` is written in a way that PyYAML's default reader takes for something else."""
+    """A warning where PyYAML's default reader takes the number at `path`, as it is written, for something else."""
     entry = document.entry(path)
     if not entry or not entry.notation:
         return None

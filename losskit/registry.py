@@ -11,8 +11,9 @@ import importlib
 import inspect
 import os
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Callable, Iterable, Sequence, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from losskit.constants import FEATURE_TYPES
 from losskit.diagnostics import WARNING, Diagnostic, listing, nearest
@@ -195,7 +196,9 @@ class Registry:
             self._load_plugin(f"the plugin {point.name!r} ({point.value})", point.load)
         for module in filter(None, os.environ.get(PLUGIN_VARIABLE, "").split(",")):
             name = module.strip()
-            self._load_plugin(f"the plugin {name!r} of {PLUGIN_VARIABLE}", lambda name=name: importlib.import_module(name))
+            self._load_plugin(
+                f"the plugin {name!r} of {PLUGIN_VARIABLE}", functools.partial(importlib.import_module, name)
+            )
 
     def _load_plugin(self, what: str, load: Callable[[], Any]) -> None:
         try:
@@ -273,9 +276,10 @@ def _entry(
 ) -> LossEntry:
     from losskit.schema import signature
 
+    forward: Callable[..., Any] = getattr(loss, "forward", loss)
     is_class = inspect.isclass(loss)
     torch = sys.modules.get("torch")
-    if is_class and not (torch and issubclass(loss, torch.nn.Module)):
+    if inspect.isclass(loss) and not (torch and issubclass(loss, torch.nn.Module)):
         raise RegistrationError(f"{loss.__qualname__} is no torch.nn.Module, so it cannot be the loss {name!r}")
     if not is_class and not inspect.isfunction(loss):
         raise RegistrationError(f"the loss {name!r} must be an nn.Module class or a function, got {loss!r}")
@@ -289,7 +293,7 @@ def _entry(
         else:
             left_out = ()
             signature.check_config(config, constructor, name)
-        inputs, targets = signature.roles(loss, loss.forward if is_class else loss, skip=1 if is_class else 0)
+        inputs, targets = signature.roles(loss, forward, skip=1 if is_class else 0)
     except (TypeError, ValueError) as error:
         raise RegistrationError(f"cannot register {loss.__qualname__} as {name!r}: {error}") from None
     if "registered_name" not in vars(config):

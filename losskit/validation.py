@@ -10,18 +10,17 @@ import functools
 import math
 import os
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
-from typing import TYPE_CHECKING, Any, Iterator, Mapping, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from losskit.config import Document, Path, number_notation_warning, read
 from losskit.constants import DEFAULT_LOSSES, FEATURE_TYPES
-from losskit.diagnostics import ERROR, WARNING, ConfigError, Diagnostic, in_order, listing, nearest, show, show_path
+from losskit.diagnostics import ERROR, WARNING, ConfigError, Diagnostic, in_order, nearest, show, show_path
 from losskit.registry import LossEntry, Registry, registry
 from losskit.schema.describe import describe
 
 if TYPE_CHECKING:
-    import jsonschema
-
     from losskit.schema.base import BaseLossConfig, FeatureConfig, FeatureContext, LossesConfig
 
 FEATURES_KEY = "output_features"
@@ -166,7 +165,8 @@ class Validation:
     # Where the losses stand
 
     def _check_document(self, at: str | None) -> None:
-        data, path = self.document.data, ()
+        data: Any = self.document.data
+        path: Path = ()
         if at is not None:
             self.has_losses = True
             for step in at.split("."):
@@ -260,7 +260,8 @@ class Validation:
         self._features.append(_Feature(name if isinstance(name, str) else None, context, found))
 
     def _check_classes(self, feature: dict[str, Any], path: Path) -> tuple[int | None, tuple[str, ...] | None]:
-        count, classes = feature.get("num_classes"), feature.get("classes")
+        count: Any = feature.get("num_classes")
+        classes: Any = feature.get("classes")
         good_count = good_classes = False
         if "num_classes" in feature:
             good_count = isinstance(count, int) and not isinstance(count, bool) and count > 0
@@ -271,9 +272,13 @@ class Validation:
             where = (*path, "classes")
             good_classes = isinstance(classes, list) and bool(classes) and all(isinstance(c, str) for c in classes)
             if not good_classes:
-                found = next((c for c in classes if not isinstance(c, str)), None) if isinstance(classes, list) else None
+                found = (
+                    next((c for c in classes if not isinstance(c, str)), None) if isinstance(classes, list) else None
+                )
                 got = show(classes) if not isinstance(classes, list) or not classes else f"{show(found)} in it"
-                self._report("LK202", where, f"`classes` must be a list of texts, got {got}", help="quote what is no text")
+                self._report(
+                    "LK202", where, f"`classes` must be a list of texts, got {got}", help="quote what is no text"
+                )
             elif len(set(classes)) < len(classes):
                 twice = next(c for index, c in enumerate(classes) if c in classes[:index])
                 self._report("LK206", where, f"`classes` names {show(twice)} twice")
@@ -343,18 +348,31 @@ class Validation:
             near = nearest("type", loss, cutoff=0.7)
             if near:
                 message = f"the loss has no `type`, but `{near[0]}`"
-                self._report("LK102", (*path, near[0]), message, on_key=True, suggestion="type", help=self._names_help(context))
+                self._report(
+                    "LK102", (*path, near[0]), message, on_key=True, suggestion="type", help=self._names_help(context)
+                )
             else:
                 self._report("LK102", path, "the loss has no `type`", help=self._names_help(context))
             return
         if not isinstance(kind, str):
-            self._report("LK202", paths["type"], f"`type` must be the name of a loss, got {show(kind)}", help=self._names_help(context))
+            self._report(
+                "LK202",
+                paths["type"],
+                f"`type` must be the name of a loss, got {show(kind)}",
+                help=self._names_help(context),
+            )
             return
         entry = self.registry.find(kind)
         if entry is None:
             near = self.registry.suggest(kind, context.type)
             suggestion = near[0] if near else None
-            self._report("LK103", paths["type"], f"no loss named {show(kind)}", suggestion=suggestion, help=self._names_help(context))
+            self._report(
+                "LK103",
+                paths["type"],
+                f"no loss named {show(kind)}",
+                suggestion=suggestion,
+                help=self._names_help(context),
+            )
             return
         if context.type and context.type not in entry.feature_types:
             types = ", ".join(entry.feature_types)
@@ -413,9 +431,7 @@ class Validation:
                 message = f"`{entry.name}` takes no input `{role[:40]}`"
                 where = (*paths["inputs"], role)
                 help = f"inputs of `{entry.name}`: {', '.join(entry.inputs)}"
-                self._report(
-                    "LK208", where, message, on_key=True, suggestion=near[0] if near else None, help=help
-                )
+                self._report("LK208", where, message, on_key=True, suggestion=near[0] if near else None, help=help)
 
     @staticmethod
     def _roles_of(values: dict[str, Any]) -> list[str]:
@@ -441,7 +457,11 @@ class Validation:
             what = phrases[error.validator].format(limit)
         elif error.validator == "enum":
             what = f"must be {describe({'enum': limit})}"
-            near = nearest(value, [option for option in limit if isinstance(option, str)]) if isinstance(value, str) else []
+            near = (
+                nearest(value, [option for option in limit if isinstance(option, str)])
+                if isinstance(value, str)
+                else []
+            )
             suggestion = near[0] if near else None
         elif code == "LK206":
             unit = {"Items": "values", "Length": "characters", "Properties": "entries"}[error.validator[3:]]
@@ -454,18 +474,19 @@ class Validation:
         if code in ("LK202", "LK203"):
             allowed = describe(entry.schema["properties"][setting])
             help = help or (f"`{setting}` is {allowed}" if allowed and allowed not in what else None)
-        self._report(code, path, f"{name} of `{entry.name}` {what}, got {show(value)}", suggestion=suggestion, help=help)
+        self._report(
+            code, path, f"{name} of `{entry.name}` {what}, got {show(value)}", suggestion=suggestion, help=help
+        )
 
     def _warn_of_notation(self, value: Any, path: Path) -> None:
         if isinstance(value, (dict, list)):
             # Settings are rows of numbers at most: deeper values are wrong, and reported already.
             items = value.items() if isinstance(value, dict) else enumerate(value)
-            for key, item in items:
+            for step, item in items:
                 if not isinstance(item, dict):
-                    self._warn_of_notation(item, (*path, key))
-        elif isinstance(value, (int, float)):
-            if warning := number_notation_warning(self.document, path):
-                self._problems.append(warning)
+                    self._warn_of_notation(item, (*path, step))
+        elif isinstance(value, (int, float)) and (warning := number_notation_warning(self.document, path)):
+            self._problems.append(warning)
 
     def _check_rules(self, found: _Found, context: FeatureContext) -> None:
         config = found.entry.config.load()(**found.values)
@@ -500,7 +521,7 @@ def _load(found: _Found) -> BaseLossConfig:
 
 
 @functools.lru_cache(maxsize=512)
-def _validator(entry: LossEntry) -> jsonschema.protocols.Validator:
+def _validator(entry: LossEntry) -> Any:
     return _validator_class()(entry.schema)
 
 
@@ -515,7 +536,9 @@ def _validator_class() -> Any:
 
     # jsonschema takes infinities and NaN for numbers; JSON does not have them.
     checker = jsonschema.Draft7Validator.TYPE_CHECKER.redefine("number", is_number)
-    return jsonschema.validators.extend(jsonschema.Draft7Validator, type_checker=checker)
+    return jsonschema.validators.extend(  # type: ignore[no-untyped-call]
+        jsonschema.Draft7Validator, type_checker=checker
+    )
 
 
 class _SchemaError(NamedTuple):

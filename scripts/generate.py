@@ -1,7 +1,7 @@
 """Writes the files that follow from the registered losses; with --check, compares them instead.
 
-    python scripts/generate.py            # writes
-    python scripts/generate.py --check    # exit code 1 where a file is out of date
+python scripts/generate.py            # writes
+python scripts/generate.py --check    # exit code 1 where a file is out of date
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ def _losses_page(entries: list[LossEntry]) -> str:
     ]
     for entry in entries:
         aliases = ", ".join(f"`{alias}`" for alias in entry.aliases)
-        lines.append(f"| [`{entry.name}`](#{entry.name}) | {aliases} | {', '.join(entry.feature_types)} | {entry.summary} |")
+        lines.append(
+            f"| [`{entry.name}`](#{entry.name}) | {aliases} | {', '.join(entry.feature_types)} | {entry.summary} |"
+        )
     for entry in entries:
         lines += ["", f"({entry.name})=", f"## {entry.name}", "", *_details(entry)]
     return "\n".join(lines) + "\n"
@@ -115,6 +117,7 @@ def _codes_page() -> str:
 
 
 def main(arguments: list[str]) -> int:
+    """Writes or compares all files; returns the exit code."""
     stale = [path for path, text in generated().items() if not path.exists() or path.read_text("utf-8") != text]
     if "--check" in arguments:
         for path in stale:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import fnmatch
 import glob
 import os
-from typing import Iterator, NamedTuple, Sequence
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from losskit.cli import CannotRunError
 
@@ -65,4 +66,6 @@ def _is_excluded(path: str, patterns: Sequence[str]) -> bool:
 def _shown(path: str) -> str:
     """Relative to the working directory where the file lies below it, with `/` everywhere."""
     relative = os.path.relpath(path) if not path.startswith("..") else path
-    return (os.path.abspath(path) if relative.startswith("..") and os.path.isabs(path) else relative).replace(os.sep, "/")
+    return (os.path.abspath(path) if relative.startswith("..") and os.path.isabs(path) else relative).replace(
+        os.sep, "/"
+    )

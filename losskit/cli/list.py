@@ -24,7 +24,8 @@ def run(options: argparse.Namespace) -> int:
     warn_of_plugins()
     if options.format == "json":
         rows = [
-            {"name": e.name, "aliases": e.aliases, "feature_types": e.feature_types, "summary": e.summary} for e in entries
+            {"name": e.name, "aliases": e.aliases, "feature_types": e.feature_types, "summary": e.summary}
+            for e in entries
         ]
         print(json.dumps(rows, indent=2, ensure_ascii=False))
         return 0

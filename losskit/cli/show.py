@@ -16,7 +16,9 @@ from losskit.schema.describe import describe, yaml_text
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     parser.add_argument("loss", metavar="LOSS", help="the name of a loss, or another name for it")
-    parser.add_argument("--format", choices=["text", "json", "yaml"], default="text", help="yaml: a config to start from")
+    parser.add_argument(
+        "--format", choices=["text", "json", "yaml"], default="text", help="yaml: a config to start from"
+    )
     add_plugin_argument(parser)
 
 
@@ -35,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
 def _text(entry: LossEntry, asked: str) -> str:
     width = min(100, shutil.get_terminal_size().columns)
     lines = [entry.name if asked == entry.name else f"{asked} is another name for {entry.name}"]
-    lines += textwrap.wrap(entry.summary, width) + [""]
+    lines += [*textwrap.wrap(entry.summary, width), ""]
     lines.append(f"for:       {', '.join(entry.feature_types)}")
     if entry.aliases:
         lines.append(f"also:      {', '.join(entry.aliases)}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any, Callable
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +53,7 @@ class Loss(nn.Module, LogitsInputsMixin):
         self.register_buffer(name, None if values is None else _exact(self._constants[name]), persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         # `.half()` would round the config's numbers, and not every device has float64.
         for name, values in self._constants.items():
             setattr(self, name, _exact(values, getattr(self, name).device))

@@ -7,7 +7,7 @@ queue, so there it is an asynchronous assertion, and a readable error only withi
 from __future__ import annotations
 
 import contextlib
-from typing import Callable, Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -26,7 +26,7 @@ def debug(enabled: bool = True) -> Iterator[None]:
     Traceback (most recent call last):
     ValueError: predictions hold a value that is not finite: nan at index (0,)
     """
-    global _debugging
+    global _debugging  # noqa: PLW0603 - losses read it in `forward`, where torch.compile knows no context variable
     before, _debugging = _debugging, enabled
     try:
         yield

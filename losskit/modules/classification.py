@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -65,21 +65,24 @@ def softmax_cross_entropy_loss(
 class SoftmaxCrossEntropyLoss(AdditiveLoss, ClassAxisMixin):
     r"""The negative logarithm of the probability that the model gives to the right class; the usual first choice.
 
-    With $p = \mathrm{softmax}(z)$ and labels $y$: $L = -\sum_c w_c\,y_c \log p_c$, where $y$ is the class of the item,
-    smoothed by `label_smoothing` $\varepsilon$ to $(1 - \varepsilon) y + \varepsilon / C$, or replaced by the softmax of
-    its row of `class_similarities`. The mean divides by the weights of the labels where these are ids, and by the number
-    of items where they are probabilities, as torch does. `robust_lambda` $\lambda$ makes it
-    $(1 - \lambda) L + \lambda / C$; `confidence_penalty` $a$ adds $a (1 - H(p) / \log C)$.
+    With $p = \mathrm{softmax}(z)$ and labels $y$: $L = -\sum_c w_c\,y_c \log p_c$, where $y$ is the class of the
+    item, smoothed by `label_smoothing` $\varepsilon$ to $(1 - \varepsilon) y + \varepsilon / C$, or replaced by the
+    softmax of its row of `class_similarities`. The mean divides by the weights of the labels where these are ids, and
+    by the number of items where they are probabilities, as torch does. `robust_lambda` $\lambda$ makes it $(1 -
+    \lambda) L + \lambda / C$; `confidence_penalty` $a$ adds $a (1 - H(p) / \log C)$.
 
-    Shapes: logits `(batch, classes, ...)`, for sequences and text `(batch, ..., classes)`; targets `(batch, ...)` ids or,
-    shaped like the logits, probabilities; a scalar, or `(batch, ...)` unreduced.
+    Shapes: logits `(batch, classes, ...)`, for sequences and text `(batch, ..., classes)`; targets `(batch, ...)` ids
+    or, shaped like the logits, probabilities; a scalar, or `(batch, ...)` unreduced.
     Dtypes: logits any floating-point, computed in float32 at least; ids any integer.
-    Source: `torch.nn.CrossEntropyLoss`; robust_lambda and what follows it are Ludwig's, the penalty from Pereyra et al.,
-    "Regularizing Neural Networks by Penalizing Confident Output Distributions", 2017.
+    Source: `torch.nn.CrossEntropyLoss`; robust_lambda and what follows it are Ludwig's, the penalty from Pereyra et
+    al., "Regularizing Neural Networks by Penalizing Confident Output Distributions", 2017.
 
     >>> SoftmaxCrossEntropyLoss()(torch.tensor([[2.0, 0.0, 0.0]]), torch.tensor([0]))
     tensor(0.2395)
     """
+
+    class_weights: Tensor | None
+    label_distributions: Tensor | None
 
     def __init__(
         self,

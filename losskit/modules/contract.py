@@ -8,7 +8,8 @@ import dataclasses
 import inspect
 import io
 import pickle
-from typing import Any, Callable, Iterator, Mapping, NamedTuple, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -43,8 +44,9 @@ class Subject:
     def build(self, feature_type: str | None = None, **settings: Any) -> nn.Module:
         """The module; for a feature type, as building from a config does it."""
         module: nn.Module = self.entry.module.load()(**settings)
-        if feature_type is not None and hasattr(module, "set_feature_type"):
-            module.set_feature_type(feature_type)
+        set_feature_type: Any = getattr(module, "set_feature_type", None)
+        if feature_type is not None and set_feature_type is not None:
+            set_feature_type(feature_type)
         return module
 
     @property
@@ -118,7 +120,9 @@ def check_loss(
             try:
                 check(subject)
             except Exception as error:  # Whatever a loss under test raises is a finding.
-                broken.append(f"{name}: {type(error).__name__}: {error}" if not _is_plain(error) else f"{name}: {error}")
+                broken.append(
+                    f"{name}: {type(error).__name__}: {error}" if not _is_plain(error) else f"{name}: {error}"
+                )
     if broken:
         raise ContractError(f"{subject.entry.module.path} breaks {len(broken)} points:\n  " + "\n  ".join(broken))
 
@@ -171,7 +175,9 @@ def check_config_defaults_match(subject: Subject) -> None:
 
 def check_every_setting_acts(subject: Subject) -> None:
     """Every setting changes the value or the gradient for some input, alone or beside one other setting."""
-    properties = {field.name: subject.entry.schema["properties"][field.name] for field in subject.config.setting_fields()}
+    properties = {
+        field.name: subject.entry.schema["properties"][field.name] for field in subject.config.setting_fields()
+    }
     alternatives = {name: _alternatives(schema) for name, schema in properties.items()}
     for name, values in alternatives.items():
         others = [{}, *({other: value} for other in alternatives if other != name for value in alternatives[other])]
@@ -184,7 +190,9 @@ def check_gradients(subject: Subject) -> None:
     for feature_type, batch in subject.cases():
         module = subject.build(feature_type).double()
         doubles = _leaves(_cast(batch, torch.float64))
-        assert torch.autograd.gradcheck(lambda *x, m=module, t=doubles.targets: _total(m(*x, *t)), doubles.inputs), feature_type
+        assert torch.autograd.gradcheck(lambda *x, m=module, t=doubles.targets: _total(m(*x, *t)), doubles.inputs), (
+            feature_type
+        )
 
 
 def check_large_inputs(subject: Subject) -> None:
@@ -192,7 +200,9 @@ def check_large_inputs(subject: Subject) -> None:
     for feature_type, batch in subject.cases():
         for scale in (1e4, -1e4):
             inputs = tuple(scale * torch.sign(x + 1e-3) for x in batch.inputs)
-            _assert_finite(f"{feature_type}, inputs of {scale:g}", *_run(subject.build(feature_type), Batch(inputs, batch.targets)))
+            _assert_finite(
+                f"{feature_type}, inputs of {scale:g}", *_run(subject.build(feature_type), Batch(inputs, batch.targets))
+            )
 
 
 def check_perfect_fit(subject: Subject) -> None:
@@ -211,11 +221,15 @@ def check_half_precision(subject: Subject) -> None:
             expected, _ = _run(module, _cast(rounded, torch.float32))
             value, gradients = _run(module, rounded)
             _assert_finite(f"{feature_type}, {dtype}", value, gradients)
-            torch.testing.assert_close(value.float(), expected, rtol=1e-5, atol=1e-6, msg=f"{feature_type}: {dtype} differs")
+            torch.testing.assert_close(
+                value.float(), expected, rtol=1e-5, atol=1e-6, msg=f"{feature_type}: {dtype} differs"
+            )
         with torch.autocast("cpu", torch.bfloat16):
             value, _ = _run(module, batch)
         expected, _ = _run(module, batch)
-        torch.testing.assert_close(value.float(), expected, rtol=1e-5, atol=1e-6, msg=f"{feature_type}: autocast differs")
+        torch.testing.assert_close(
+            value.float(), expected, rtol=1e-5, atol=1e-6, msg=f"{feature_type}: autocast differs"
+        )
 
 
 def check_nothing_to_count(subject: Subject) -> None:
@@ -225,8 +239,8 @@ def check_nothing_to_count(subject: Subject) -> None:
         module = subject.build(feature_type)
         empty = Batch(*(tuple(x[:0] for x in part) for part in batch))
         cases = [("an empty batch", empty)]
-        if "ignore_index" in settings and getattr(module, "ignore_index", None) is not None:
-            index = module.ignore_index
+        index: Any = getattr(module, "ignore_index", None)
+        if "ignore_index" in settings and index is not None:
             ids = all(not t.is_floating_point() for t in batch.targets)
             if ids:
                 ignored = tuple(torch.full_like(t, index) for t in batch.targets)
@@ -258,16 +272,20 @@ def check_no_broadcasting(subject: Subject) -> None:
             subject.build(feature_type)(first.unsqueeze(-1), *others)
         except (TypeError, ValueError, RuntimeError) as error:
             shapes = str(tuple(first.unsqueeze(-1).shape)), str(tuple(first.shape))
-            assert all(shape in str(error) for shape in shapes), f"{feature_type}: the error has not both shapes: {error}"
+            assert all(shape in str(error) for shape in shapes), (
+                f"{feature_type}: the error has not both shapes: {error}"
+            )
         else:
-            raise AssertionError(f"{feature_type}: {tuple(first.shape)} was broadcast against {tuple(first.unsqueeze(-1).shape)}")
+            raise AssertionError(
+                f"{feature_type}: {tuple(first.shape)} was broadcast against {tuple(first.unsqueeze(-1).shape)}"
+            )
 
 
 def check_order_does_not_matter(subject: Subject) -> None:
     """Permuting the batch, or passing tensors that are not contiguous, leaves the value as it is."""
-    for feature_type, batch in subject.cases():
+    for feature_type, given in subject.cases():
         module = subject.build(feature_type).double()
-        batch = _cast(batch, torch.float64)
+        batch = _cast(given, torch.float64)
         expected, _ = _run(module, batch)
         order = torch.randperm(len(batch.inputs[0]), generator=_generator(1))
         permuted = Batch(*(tuple(x[order] for x in part) for part in batch))
@@ -280,22 +298,22 @@ def check_reductions(subject: Subject) -> None:
     """The sum is the sum of the unreduced values, where the loss has reductions."""
     if "reduction" not in {field.name for field in subject.config.setting_fields()}:
         return
-    for feature_type, batch in subject.cases():
-        batch = _cast(batch, torch.float64)
+    for feature_type, given in subject.cases():
+        batch = _cast(given, torch.float64)
         total = subject.build(feature_type, reduction="sum")(*batch.inputs, *batch.targets)
         values = subject.build(feature_type, reduction="none")(*batch.inputs, *batch.targets)
         torch.testing.assert_close(values.sum(), total, msg=f"{feature_type}: sum is not the sum of none")
 
 
 def check_counts(subject: Subject) -> None:
-    """Parts of a batch, each divided by the count of the whole, add up to the mean; or the loss says that it has none."""
-    for feature_type, batch in subject.cases():
+    """Parts of a batch, each divided by the count of the whole, add up to the mean, unless there is no count."""
+    for feature_type, given in subject.cases():
         module = subject.build(feature_type)
-        if not hasattr(module, "count") or not batch.targets:
+        if not hasattr(module, "count") or not given.targets:
             continue
-        batch = _cast(batch, torch.float64)
+        batch = _cast(given, torch.float64)
         try:
-            count = module.count(*batch.targets)
+            count = module.count(*batch.targets)  # type: ignore[operator]
         except TypeError:
             continue
         expected = module(*batch.inputs, *batch.targets)
@@ -312,7 +330,9 @@ def check_state(subject: Subject) -> None:
         for what, other in (("deepcopy", copy.deepcopy(module)), ("pickle", _pickled(module))):
             torch.testing.assert_close(_run(other, batch)[0], expected, msg=f"{feature_type}: {what} differs")
         value, _ = _run(copy.deepcopy(module).double(), _cast(batch, torch.float64))
-        torch.testing.assert_close(value.float(), expected, rtol=1e-4, atol=1e-5, msg=f"{feature_type}: float64 differs")
+        torch.testing.assert_close(
+            value.float(), expected, rtol=1e-4, atol=1e-5, msg=f"{feature_type}: float64 differs"
+        )
         extra = set(module.state_dict()) - {name for name, _ in module.named_parameters()}
         assert not extra, f"{feature_type}: the saved state holds {sorted(extra)}, which the config says already"
 
@@ -326,7 +346,7 @@ def check_compiles(subject: Subject, backend: str = "aot_eager") -> None:
         value, gradients = _run(compiled, batch)
         expected, expected_gradients = _run(module, batch)
         torch.testing.assert_close(value, expected, msg=f"{feature_type}: the compiled value differs")
-        for gradient, other in zip(gradients, expected_gradients):
+        for gradient, other in zip(gradients, expected_gradients, strict=True):
             torch.testing.assert_close(gradient, other, msg=f"{feature_type}: the compiled gradient differs")
 
 
@@ -431,8 +451,8 @@ def _fitted(batch: Batch) -> Batch | None:
 
 
 def _total(result: Any) -> Tensor:
-    total = sum(result.values()) if isinstance(result, Mapping) else result
-    return total  # type: ignore[no-any-return]
+    total: Tensor = torch.stack(list(result.values())).sum() if isinstance(result, Mapping) else result
+    return total
 
 
 def _run(module: Any, batch: Batch) -> tuple[Tensor, list[Tensor]]:
@@ -440,7 +460,9 @@ def _run(module: Any, batch: Batch) -> tuple[Tensor, list[Tensor]]:
     batch = _leaves(batch)
     value = _total(module(*batch.inputs, *batch.targets))
     gradients = torch.autograd.grad(value, batch.inputs, allow_unused=True)
-    return value.detach(), [torch.zeros_like(x) if g is None else g for x, g in zip(batch.inputs, gradients)]
+    return value.detach(), [
+        torch.zeros_like(x) if g is None else g for x, g in zip(batch.inputs, gradients, strict=True)
+    ]
 
 
 def _assert_finite(what: str, value: Tensor, gradients: list[Tensor]) -> None:
@@ -483,7 +505,9 @@ def _acts(subject: Subject, name: str, value: Any, base: dict[str, Any]) -> bool
             except (TypeError, ValueError, RuntimeError):
                 continue
             (before, gradients), (after, other_gradients) = results
-            if not torch.equal(before, after) or any(not torch.equal(g, h) for g, h in zip(gradients, other_gradients)):
+            if not torch.equal(before, after) or any(
+                not torch.equal(g, h) for g, h in zip(gradients, other_gradients, strict=True)
+            ):
                 return True
     return False
 

@@ -45,8 +45,8 @@ class TripletMarginLoss(AdditiveLoss):
 
     Shapes: anchors, positives and negatives `(batch, dimensions)`, alike; a scalar, or `(batch,)` unreduced. It takes
     no targets. Dtypes: any floating-point; computed in float32 at least.
-    Source: Balntas et al., "Learning Local Feature Descriptors with Triplets and Shallow Convolutional Neural Networks",
-    2016; `torch.nn.TripletMarginLoss`, whose values it has.
+    Source: Balntas et al., "Learning Local Feature Descriptors with Triplets and Shallow Convolutional Neural
+    Networks", 2016; `torch.nn.TripletMarginLoss`, whose values it has.
 
     >>> TripletMarginLoss()(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 5.0]]))
     tensor(1.0000)

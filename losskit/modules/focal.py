@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -60,14 +61,17 @@ class FocalLoss(AdditiveLoss, ClassAxisMixin):
     between. For one class out of several, $p_t$ is the softmax probability of the label and $\alpha_t$ its entry of
     `alpha`, where that is a list; with `activation: sigmoid`, it is the mean over yes-or-no questions, one per class.
 
-    Shapes: logits and targets `(batch, ...)`, alike (sigmoid); or logits `(batch, classes, ...)`, for sequences and text
-    `(batch, ..., classes)`, and ids `(batch, ...)` (softmax); a scalar, or the targets' shape unreduced.
-    Dtypes: logits any floating-point, computed in float32 at least; targets bool, integer or in [0, 1]; ids any integer.
+    Shapes: logits and targets `(batch, ...)`, alike (sigmoid); or logits `(batch, classes, ...)`, for sequences and
+    text `(batch, ..., classes)`, and ids `(batch, ...)` (softmax); a scalar, or the targets' shape unreduced.
+    Dtypes: logits any floating-point, computed in float32 at least; targets bool, integer or in [0, 1]; ids any
+    integer.
     Source: Lin et al., "Focal Loss for Dense Object Detection", 2017.
 
     >>> FocalLoss()(torch.tensor([0.0, 2.0]), torch.tensor([1, 0]))
     tensor(0.6391)
     """
+
+    class_alpha: Tensor | None
 
     def __init__(
         self,
@@ -99,7 +103,7 @@ class FocalLoss(AdditiveLoss, ClassAxisMixin):
         return focal_loss(
             logits,
             targets,
-            alpha=self.alpha if self.class_alpha is None else self.class_alpha,
+            alpha=cast("float | None", self.alpha) if self.class_alpha is None else self.class_alpha,
             gamma=self.gamma,
             ignore_index=self.ignore_index,
             activation=self.activation,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping, NamedTuple, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -51,8 +52,10 @@ class MultiTaskLoss(nn.Module):
         """Computes all losses.
 
         Args:
-            predictions: for each feature a tensor, or a mapping from which the loss takes its inputs (`logits` unless it
-                says otherwise). Where the config is a list of losses without a feature, such a tensor or mapping itself.
+            predictions: for each feature a tensor, or a mapping from which the loss takes its inputs (`logits` unless
+            it
+                says otherwise). Where the config is a list of losses without a feature, such a tensor or mapping
+                itself.
             targets: likewise; a feature may be missing whose losses take no targets.
 
         Raises:
@@ -68,7 +71,7 @@ class MultiTaskLoss(nn.Module):
             self._check_features("targets", targets, [])
         total: Tensor | None = None
         parts: dict[str, Tensor] = {}
-        for term, key, loss in zip(self._terms, self.keys, self.losses):
+        for term, key, loss in zip(self._terms, self.keys, self.losses, strict=True):
             inputs = [_input(term, key, role, predictions) for role in term.inputs]
             inputs += [_target(term, key, name, targets) for name in term.targets]
             value = _called(key, loss, inputs)
@@ -91,10 +94,12 @@ class MultiTaskLoss(nn.Module):
                 raise ValueError(f"{what} hold {feature!r}, but the features of the config are {names}")
 
     def extra_repr(self) -> str:
-        return "\n".join(f"({i}): {key}, weight {t.weight:g}" for i, (key, t) in enumerate(zip(self.keys, self._terms)))
+        return "\n".join(
+            f"({i}): {key}, weight {t.weight:g}" for i, (key, t) in enumerate(zip(self.keys, self._terms, strict=True))
+        )
 
 
-def _input(term: Term, key: str, role: str, predictions: Mapping[Any, Any]) -> Tensor:
+def _input(term: Term, key: str, role: str, predictions: Mapping[Any, Any]) -> Any:
     """What the predictions hold for a role of a loss."""
     given = predictions.get(term.feature)
     name = term.renamed.get(role, role)
@@ -116,7 +121,7 @@ def _input(term: Term, key: str, role: str, predictions: Mapping[Any, Any]) -> T
     raise ValueError(f"{key}: nothing fills {source}; the predictions of {term.feature!r} are {_contents(given)}")
 
 
-def _target(term: Term, key: str, name: str, targets: Mapping[Any, Any]) -> Tensor:
+def _target(term: Term, key: str, name: str, targets: Mapping[Any, Any]) -> Any:
     """What the targets hold for a loss under `name`."""
     given = targets.get(term.feature)
     if given is None:
@@ -126,7 +131,9 @@ def _target(term: Term, key: str, name: str, targets: Mapping[Any, Any]) -> Tens
             return given[name]
     elif len(term.targets) == 1:
         return given
-    raise ValueError(f"{key}: nothing fills its target {name!r}; the targets of {term.feature!r} are {_contents(given)}")
+    raise ValueError(
+        f"{key}: nothing fills its target {name!r}; the targets of {term.feature!r} are {_contents(given)}"
+    )
 
 
 def _called(key: str, loss: nn.Module, inputs: list[Tensor]) -> Any:

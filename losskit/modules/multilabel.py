@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -48,6 +48,8 @@ class SigmoidCrossEntropyLoss(AdditiveLoss):
     >>> SigmoidCrossEntropyLoss()(torch.tensor([[0.0, 2.0]]), torch.tensor([[1, 0]]))
     tensor(1.4100)
     """
+
+    class_weights: Tensor | None
 
     def __init__(self, *, class_weights: Sequence[float] | None = None, reduction: str = "mean") -> None:
         super().__init__(reduction=reduction)

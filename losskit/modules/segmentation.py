@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -74,6 +74,8 @@ class DiceLoss(Loss, ClassAxisMixin):
     >>> DiceLoss()(torch.tensor([[[[9.0]], [[-9.0]]]]), torch.tensor([[[0]]]))
     tensor(0.)
     """
+
+    class_weights: Tensor | None
 
     def __init__(
         self,

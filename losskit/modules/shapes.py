@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import NamedTuple
 
 import torch
@@ -26,7 +27,9 @@ def floating(tensor: Tensor, name: str) -> Tensor:
     return tensor.float() if tensor.dtype in _HALF else tensor
 
 
-def alike(predictions: Tensor, targets: Tensor, names: tuple[str, str] = ("predictions", "targets")) -> tuple[Tensor, Tensor]:
+def alike(
+    predictions: Tensor, targets: Tensor, names: tuple[str, str] = ("predictions", "targets")
+) -> tuple[Tensor, Tensor]:
     """Both in the dtype of the predictions, and at least float32.
 
     Raises:
@@ -64,9 +67,9 @@ def read_classes(
 ) -> Classes:
     """Logits `(batch, classes, ...)`, as torch has them, or `(batch, ..., classes)`, and targets that fit.
 
-    Integer targets are ids, `(batch, ...)`; floating-point ones are probabilities, shaped like the logits. `axis` is the
-    class axis, 1 or -1; without it, the one with which the ids fit, and 1 where both do. Ignored ids become 0, so that
-    they can index; `valid` says where they were.
+    Integer targets are ids, `(batch, ...)`; floating-point ones are probabilities, shaped like the logits. `axis` is
+    the class axis, 1 or -1; without it, the one with which the ids fit, and 1 where both do. Ignored ids become 0, so
+    that they can index; `valid` says where they were.
 
     Raises:
         TypeError: the logits are no floating-point numbers, or class ids are.
@@ -127,16 +130,22 @@ def _without(logits: Tensor, axis: int) -> tuple[int, ...]:
 
 def _mismatch(predictions: Tensor, targets: Tensor, names: tuple[str, str]) -> str:
     text = f"{names[0]} {_shape(predictions)} and {names[1]} {_shape(targets)} differ in shape"
-    try:
-        text += f" and would broadcast to {tuple(torch.broadcast_shapes(predictions.shape, targets.shape))}"
-    except RuntimeError:
-        pass
+    with contextlib.suppress(RuntimeError):
+        text += f" and would broadcast to {_broadcast(predictions, targets)}"
     for tensor, other, name in ((predictions, targets, names[0]), (targets, predictions, names[1])):
         if tensor.shape == (*other.shape, 1):
             return f"{text}; drop the last axis: {name}.squeeze(-1)"
-        if tensor.ndim == other.ndim + 1 and tensor.shape[:1] + tensor.shape[2:] == other.shape and tensor.shape[1] == 1:
+        if (
+            tensor.ndim == other.ndim + 1
+            and tensor.shape[:1] + tensor.shape[2:] == other.shape
+            and tensor.shape[1] == 1
+        ):
             return f"{text}; drop the channel axis: {name}.squeeze(1)"
     return f"{text}; both must have the same shape"
+
+
+def _broadcast(one: Tensor, other: Tensor) -> tuple[int, ...]:
+    return tuple(torch.broadcast_shapes(one.shape, other.shape))  # type: ignore[no-untyped-call]
 
 
 def _ids_mismatch(logits: Tensor, targets: Tensor, axis: int | None) -> str:
@@ -147,7 +156,9 @@ def _ids_mismatch(logits: Tensor, targets: Tensor, axis: int | None) -> str:
     if targets.ndim > 1 and targets.shape[1] == 1 and tuple(targets.shape[:1] + targets.shape[2:]) in expected:
         return f"{text}; drop the targets' channel axis: targets.squeeze(1)"
     if targets.shape == logits.shape:
-        return f"{text}: {_dtype(targets)} targets are class ids; use targets.float() for probabilities or several labels"
+        return (
+            f"{text}: {_dtype(targets)} targets are class ids; use targets.float() for probabilities or several labels"
+        )
     shapes = " or ".join(map(str, dict.fromkeys(expected)))
     return f"{text}: class ids must have the shape {shapes}, and probabilities that of the logits"
 

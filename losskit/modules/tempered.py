@@ -70,13 +70,13 @@ def tempered_softmax_cross_entropy_loss(
 class TemperedSoftmaxCrossEntropyLoss(AdditiveLoss, ClassAxisMixin):
     r"""Cross-entropy for noisy labels: bounded, so that no wrong label dominates, and heavy-tailed at the boundary.
 
-    With $p$ the softmax of temperature $t_2$, $\log_t$ the logarithm of temperature $t$ and labels $y$:
-    $L = \sum_c y_c (\log_{t_1} y_c - \log_{t_1} p_c) - (y_c^{2 - t_1} - p_c^{2 - t_1}) / (2 - t_1)$. With
-    $t_1 = t_2 = 1$ it is cross-entropy. `label_smoothing` $\varepsilon$ leaves $1 - \varepsilon$ to the label and
-    $\varepsilon / (C - 1)$ to each other class. The softmax is normalised by Newton's method, which converges in 5 steps.
+    With $p$ the softmax of temperature $t_2$, $\log_t$ the logarithm of temperature $t$ and labels $y$: $L = \sum_c
+    y_c (\log_{t_1} y_c - \log_{t_1} p_c) - (y_c^{2 - t_1} - p_c^{2 - t_1}) / (2 - t_1)$. With $t_1 = t_2 = 1$ it is
+    cross-entropy. `label_smoothing` $\varepsilon$ leaves $1 - \varepsilon$ to the label and $\varepsilon / (C - 1)$
+    to each other class. The softmax is normalised by Newton's method, which converges in 5 steps.
 
-    Shapes: logits `(batch, classes, ...)`, for sequences and text `(batch, ..., classes)`; targets `(batch, ...)` ids or,
-    shaped like the logits, probabilities; a scalar, or `(batch, ...)` unreduced.
+    Shapes: logits `(batch, classes, ...)`, for sequences and text `(batch, ..., classes)`; targets `(batch, ...)` ids
+    or, shaped like the logits, probabilities; a scalar, or `(batch, ...)` unreduced.
     Dtypes: logits any floating-point, computed in float32 at least; ids any integer.
     Source: Amid, Warmuth, Anil and Koren, "Robust Bi-Tempered Logistic Loss Based on Bregman Divergences", 2019.
 
@@ -121,18 +121,19 @@ class TemperedSoftmaxCrossEntropyLoss(AdditiveLoss, ClassAxisMixin):
 
 
 def log_tempered_softmax(logits: Tensor, t: float, num_iters: int = 5) -> Tensor:
-    """The logarithm of the tempered softmax over the last axis; -inf where a probability is 0, which needs t below 1."""
+    """The logarithm of the tempered softmax over the last axis; for t below 1, -inf where a probability is 0."""
     if t == 1:
         return F.log_softmax(logits, -1)
-    return _tempered_exp(logits - _Normalization.apply(logits, t, num_iters).unsqueeze(-1), t)
+    normalization: Tensor = _Normalization.apply(logits, t, num_iters)  # type: ignore[no-untyped-call]
+    return _tempered_exp(logits - normalization.unsqueeze(-1), t)
 
 
 class _Normalization(torch.autograd.Function):
     r"""The $\lambda$ with $\sum_i \exp_t(z_i - \lambda) = 1$ over the last axis.
 
-    Newton's method on $S^{1-t}$, which is exactly linear in $\lambda$ for equal logits: with $S = \sum p$ and
-    $Q = \sum p^t$, $\lambda \mathrel{+}= \frac{S}{Q} \frac{S^{t-1} - 1}{t - 1}$. It starts where $S \ge 1$, at the
-    largest logit, and approaches from that side. The gradient is implicit: $\partial \lambda / \partial z_i = p_i^t / Q$.
+    Newton's method on $S^{1-t}$, which is exactly linear in $\lambda$ for equal logits: with $S = \sum p$ and $Q =
+    \sum p^t$, $\lambda \mathrel{+}= \frac{S}{Q} \frac{S^{t-1} - 1}{t - 1}$. It starts where $S \ge 1$, at the largest
+    logit, and approaches from that side. The gradient is implicit: $\partial \lambda / \partial z_i = p_i^t / Q$.
     """
 
     generate_vmap_rule = True

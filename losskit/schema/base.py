@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import TYPE_CHECKING, Any, ClassVar, Iterator, Mapping, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from losskit.diagnostics import ERROR
 from losskit.schema import fields as schema_utils
@@ -19,7 +20,7 @@ T = TypeVar("T")
 
 
 if TYPE_CHECKING:
-    from dataclasses import dataclass
+    from dataclasses import dataclass as dataclass  # noqa: PLC0414 - exported
 else:
 
     def dataclass(cls: type[T] | None = None, /, **options: Any) -> Any:

@@ -23,7 +23,9 @@ def rows() -> list[dict[str, Any]]:
 @functools.cache
 def definitions() -> dict[str, Any]:
     """The definitions of the generated JSON Schema; among them `loss_NAME` for each built-in loss."""
-    found: dict[str, Any] = json.loads(CONFIG_SCHEMA.read_text("utf-8"))["definitions"] if CONFIG_SCHEMA.exists() else {}
+    found: dict[str, Any] = (
+        json.loads(CONFIG_SCHEMA.read_text("utf-8"))["definitions"] if CONFIG_SCHEMA.exists() else {}
+    )
     return found
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 from losskit.schema import fields as schema_utils
 from losskit.schema.base import FeatureContext, Problem, dataclass
@@ -13,16 +14,16 @@ from losskit.schema.reduced import ReducedLossConfig
 @dataclass
 class SoftmaxCrossEntropyLossConfig(ReducedLossConfig):
     class_weights: Any = schema_utils.ClassWeights(
-        description="How much each class counts: a list in the order of the class ids, or a mapping from class name. The "
-        "mean divides by the weights of the labels."
+        description="How much each class counts: a list in the order of the class ids, or a mapping from class "
+        "name. The mean divides by the weights of the labels."
     )
     ignore_index: int | None = ignore_index()
     label_smoothing: float = label_smoothing("all classes")
     robust_lambda: float = robust_lambda()
     confidence_penalty: float = confidence_penalty()
     class_similarities: Any = schema_utils.Matrix(
-        description="How alike classes are: a row per class. A softmax over its row replaces each label, so that mixing up "
-        "similar classes costs less.",
+        description="How alike classes are: a row per class. A softmax over its row replaces each label, so that "
+        "mixing up similar classes costs less.",
         examples=[[[1.0, 0.5, 0.0], [0.5, 1.0, 0.0], [0.0, 0.0, 1.0]]],
     )
     class_similarities_temperature: float = schema_utils.NonNegativeFloat(

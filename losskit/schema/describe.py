@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 
 def describe(schema: Mapping[str, Any]) -> str:
@@ -21,7 +22,13 @@ def describe(schema: Mapping[str, Any]) -> str:
     if kind == "object":
         values = schema.get("additionalProperties")
         return "a mapping" + (f" to {_plural(describe(values))}" if isinstance(values, dict) else "")
-    words = {"number": "a number", "integer": "an integer", "boolean": "true or false", "string": "text", "null": "null"}
+    words = {
+        "number": "a number",
+        "integer": "an integer",
+        "boolean": "true or false",
+        "string": "text",
+        "null": "null",
+    }
     return words[str(kind)] + (_limits(schema) if kind in ("number", "integer") else "")
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import collections
 import json
-from typing import Any, Iterable, NamedTuple
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from losskit.constants import DEFAULT_LOSSES, FEATURE_TYPES
 
@@ -170,7 +171,12 @@ def _feature(definitions: Schema) -> Schema:
         "title": "output feature",
         "type": "object",
         "properties": {
-            "name": {"title": "feature name", "description": "What the feature is called.", "type": "string", "minLength": 1},
+            "name": {
+                "title": "feature name",
+                "description": "What the feature is called.",
+                "type": "string",
+                "minLength": 1,
+            },
             "type": {
                 "title": "feature type",
                 "description": "What kind of value it is; decides which losses are allowed.",
@@ -207,11 +213,12 @@ def _in_draft(schema: Any, draft: str) -> Any:
         return schema
     renamed = {}
     for key, value in schema.items():
-        if key == "$ref":
-            value = value.replace("#/definitions/", f"#/{keyword}/")
-        elif key == "$schema":
-            value = uri
+        if key == "$schema":
+            renamed[key] = uri
+        elif key == "$ref":
+            renamed[key] = value.replace("#/definitions/", f"#/{keyword}/")
         elif key == "items" and isinstance(value, list):
-            key = "prefixItems"
-        renamed[keyword if key == "definitions" else key] = _in_draft(value, draft)
+            renamed["prefixItems"] = _in_draft(value, draft)
+        else:
+            renamed[keyword if key == "definitions" else key] = _in_draft(value, draft)
     return renamed

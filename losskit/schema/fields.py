@@ -11,7 +11,8 @@ marshmallow takes longer than validating a config, which needs only the generate
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from marshmallow.fields import Field
@@ -232,7 +233,7 @@ def Matrix(
 
 
 def ClassWeights(default: Any = None, *, description: str = "", examples: Sequence[Any] = ([1.0, 2.0, 3.0],)) -> Any:
-    """One number, 0 or more, per class: a list in the order of the class ids, or a mapping from class name; or nothing."""
+    """A number, 0 or more, per class: a list in the order of the class ids, a mapping from class name, or nothing."""
 
     def make(**arguments: Any) -> Field[Any]:
         from losskit.schema import loading
@@ -253,9 +254,7 @@ def FloatOrClassWeights(
         number = loading.Float(validate=loading.number_range(0, max))
         return loading.Either([number, _weight_list(), _weight_mapping()], **arguments)
 
-    return setting(
-        make, default=default, allow_none=True, description=description, examples=examples, per_class=True
-    )
+    return setting(make, default=default, allow_none=True, description=description, examples=examples, per_class=True)
 
 
 def Roles(*, description: str = "") -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 from losskit.constants import BINARY, CATEGORY, SEQUENCE, SET, TEXT
 from losskit.diagnostics import WARNING
@@ -19,9 +20,9 @@ class FocalLossConfig(ReducedLossConfig):
     alpha: Any = schema_utils.FloatOrClassWeights(
         default=DEFAULT_ALPHA,
         max=1,
-        description="A number is the weight of the positive class, and `1 - alpha` that of the negative one, where labels "
-        "are yes or no. Where one class is right out of several, a list or mapping weighs each of them, and a number has "
-        "no effect. `null` weighs nothing.",
+        description="A number is the weight of the positive class, and `1 - alpha` that of the negative one, where "
+        "labels are yes or no. Where one class is right out of several, a list or mapping weighs each "
+        "of them, and a number has no effect. `null` weighs nothing.",
         examples=[0.75, [0.2, 0.3, 0.5]],
     )
     gamma: float = schema_utils.NonNegativeFloat(
@@ -31,8 +32,9 @@ class FocalLossConfig(ReducedLossConfig):
     activation: str = schema_utils.StringOptions(
         options=["auto", "sigmoid", "softmax"],
         default="auto",
-        description="Whether each logit is a yes-or-no question (`sigmoid`) or one class is right (`softmax`). `auto` follows "
-        "the feature type; for images, it takes sigmoid for masks shaped like the logits, softmax for class ids.",
+        description="Whether each logit is a yes-or-no question (`sigmoid`) or one class is right (`softmax`). "
+        "`auto` follows the feature type; for images, it takes sigmoid for masks shaped like the "
+        "logits, softmax for class ids.",
     )
     normalize_by: str = schema_utils.StringOptions(
         options=["items", "positives"],
@@ -43,11 +45,17 @@ class FocalLossConfig(ReducedLossConfig):
     def problems(self, feature: FeatureContext) -> Iterator[Problem]:
         yield from super().problems(feature)
         by_type = self.activation == "auto" and feature.type in (CATEGORY, SEQUENCE, TEXT)
-        if (by_type or self.activation == "softmax") and isinstance(self.alpha, (int, float)) and self.alpha != DEFAULT_ALPHA:
+        if (
+            (by_type or self.activation == "softmax")
+            and isinstance(self.alpha, (int, float))
+            and self.alpha != DEFAULT_ALPHA
+        ):
             message = "is a number and has no effect here, for there is no positive class"
             yield Problem("alpha", message, "LK303", WARNING, help="give a list with one weight per class, or null")
         if isinstance(self.alpha, list) and feature.type == BINARY:
-            yield Problem("alpha", "is a list, but a binary feature has no list of classes", help="give a number, or null")
+            yield Problem(
+                "alpha", "is a list, but a binary feature has no list of classes", help="give a number, or null"
+            )
         elif isinstance(self.alpha, list) and feature.type == SET and max(self.alpha) > 1:
             yield Problem("alpha", "has values above 1, but `1 - alpha` weighs the labels that are absent", "LK203")
         if self.activation == "softmax" and self.normalize_by == "positives":

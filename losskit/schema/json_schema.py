@@ -5,7 +5,7 @@ What it cannot express exactly is a TypeError: a schema that is weaker than the 
 
 from __future__ import annotations
 
-from typing import Any, Mapping
+from typing import Any
 
 import marshmallow
 from marshmallow import fields, validate

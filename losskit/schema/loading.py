@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import TYPE_CHECKING, Any, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import marshmallow
 import marshmallow_dataclass
@@ -81,16 +82,19 @@ class StrictSchema(marshmallow.Schema):
 def number_range(
     min: float | None, max: float | None, min_inclusive: bool = True, max_inclusive: bool = True
 ) -> list[validate.Validator]:
+    """The validator for limits, or none where there is no limit."""
     if min is None and max is None:
         return []
     return [validate.Range(min=min, max=max, min_inclusive=min_inclusive, max_inclusive=max_inclusive)]
 
 
 def length(min: int) -> list[validate.Validator]:
+    """The validator for a least length, or none."""
     return [validate.Length(min=min)] if min else []
 
 
 def one_of(options: Sequence[str]) -> list[validate.Validator]:
+    """The validator for a choice."""
     return [validate.OneOf(list(options))]
 
 
@@ -106,7 +110,7 @@ def item(list_type: type, number_limits: list[validate.Validator]) -> fields.Fie
 
 
 @functools.cache
-def marshmallow_schema(cls: type[BaseLossConfig]) -> marshmallow.Schema:
+def marshmallow_schema(cls: Any) -> marshmallow.Schema:
     """The schema that loads a mapping into `cls`; `schema_fields` says which fields it has."""
     return marshmallow_dataclass.class_schema(cls, base_schema=StrictSchema)()
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 from losskit.schema import fields as schema_utils
 from losskit.schema.base import FeatureContext, Problem, dataclass
@@ -14,7 +15,8 @@ from losskit.schema.reduced import ReducedLossConfig
 class DiceLossConfig(ReducedLossConfig):
     smooth: float = schema_utils.NonNegativeFloat(
         default=1.0,
-        description="Added to numerator and denominator: keeps empty regions defined and softens the loss for small ones.",
+        description="Added to numerator and denominator: keeps empty regions defined and softens the loss for small "
+        "ones.",
         examples=[0.5],
     )
     smooth_denominator: float | None = schema_utils.NonNegativeFloat(
@@ -26,9 +28,9 @@ class DiceLossConfig(ReducedLossConfig):
     average: str = schema_utils.StringOptions(
         options=["sample_class", "class", "micro", "batch"],
         default="sample_class",
-        description="What one overlap is taken over: a class in a sample (`sample_class`, as in Ludwig and MONAI), a class in "
-        "the whole batch (`class`, as in segmentation-models-pytorch), all classes of a sample (`micro`, as in kornia) or "
-        "everything (`batch`, as in Keras).",
+        description="What one overlap is taken over: a class in a sample (`sample_class`, as in Ludwig and MONAI), "
+        "a class in the whole batch (`class`, as in segmentation-models-pytorch), all classes of a "
+        "sample (`micro`, as in kornia) or everything (`batch`, as in Keras).",
     )
     classes: str = schema_utils.StringOptions(
         options=["all", "present"],
@@ -43,21 +45,23 @@ class DiceLossConfig(ReducedLossConfig):
         default=False, description="Whether the loss is the negative logarithm of the overlap, in place of 1 minus it."
     )
     class_weights: Any = schema_utils.ClassWeights(
-        description="How much each class counts: a list in the order of the class ids, or a mapping from class name. The "
-        "mean divides by the weights."
+        description="How much each class counts: a list in the order of the class ids, or a mapping from class "
+        "name. The mean divides by the weights."
     )
     ignore_index: int | None = ignore_index()
     activation: str = schema_utils.StringOptions(
         options=["auto", "softmax", "sigmoid", "none"],
         default="auto",
-        description="How logits become probabilities: `softmax` for class ids, `sigmoid` for masks shaped like the logits, "
-        "`none` where they are probabilities already. `auto` looks at the shapes.",
+        description="How logits become probabilities: `softmax` for class ids, `sigmoid` for masks shaped like the "
+        "logits, `none` where they are probabilities already. `auto` looks at the shapes.",
     )
 
     def problems(self, feature: FeatureContext) -> Iterator[Problem]:
         yield from super().problems(feature)
         merged = self.average in ("micro", "batch")
         if merged and self.class_weights is not None:
-            yield Problem("class_weights", f"has no effect where `average` is `{self.average}`: classes are taken together")
+            yield Problem(
+                "class_weights", f"has no effect where `average` is `{self.average}`: classes are taken together"
+            )
         if merged and self.classes == "present":
             yield Problem("classes", f"has no effect where `average` is `{self.average}`: classes are taken together")

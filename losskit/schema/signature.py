@@ -7,7 +7,8 @@ import dataclasses
 import inspect
 import types
 import typing
-from typing import Any, Callable
+from collections.abc import Callable
+from typing import Any
 
 from losskit.constants import LOGITS, TARGETS
 from losskit.schema import fields as schema_utils
@@ -36,7 +37,7 @@ def read_constructor(
         TypeError: a parameter has no default, neither of its own nor in `config_cls`.
     """
     hints = _hints(loss)
-    configured = {field.name for field in dataclasses.fields(config_cls)} if _is_config(config_cls) else set()
+    configured = set(config_cls.__dataclass_fields__) if config_cls and _is_config(config_cls) else set()
     settings: dict[str, tuple[Any, Any]] = {}
     takes_any, left_out = False, []
     for parameter in list(inspect.signature(loss).parameters.values())[skip:]:
@@ -113,9 +114,9 @@ def roles(loss: Any, forward: Callable[..., Any], skip: int) -> tuple[tuple[str,
         if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
         and parameter.default is parameter.empty
     ]
-    if len(positional) == 2 or not positional:
-        inputs, targets = (LOGITS,), (TARGETS,)
-    else:
+    inputs: tuple[str, ...] = (LOGITS,)
+    targets: tuple[str, ...] = (TARGETS,)
+    if len(positional) not in (0, 2):
         inputs = tuple(name for name in positional if name not in _TARGET_NAMES)
         targets = (TARGETS,) if len(inputs) < len(positional) else ()
     if hasattr(loss, "get_loss_inputs"):
@@ -136,7 +137,7 @@ def _keys(keys: str | tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _hints(loss: Callable[..., Any]) -> dict[str, Any]:
-    function = loss.__init__ if inspect.isclass(loss) else loss  # type: ignore[misc]
+    function = loss.__init__ if inspect.isclass(loss) else loss
     try:
         return typing.get_type_hints(function)
     except Exception:  # An annotation that cannot be evaluated says nothing; the default still does.
@@ -150,7 +151,7 @@ def _annotation(annotation: Any, default: Any) -> Any:
     if not _holds(annotation):
         return None
     if default is None:
-        return typing.Optional[annotation]
+        return typing.Optional[annotation]  # noqa: UP045 - the annotation is a value, perhaps a string
     accepted = (*_types(annotation), int) if float in _types(annotation) else _types(annotation)
     literals = [value for part in _parts(annotation) for value in typing.get_args(part) if _is_literal(part)]
     return annotation if type(default) in accepted or default in literals else None

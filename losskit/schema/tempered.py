@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Iterator
+from collections.abc import Iterator
 
 from losskit.schema import fields as schema_utils
 from losskit.schema.base import FeatureContext, Problem, dataclass
@@ -16,14 +16,14 @@ class TemperedSoftmaxCrossEntropyLossConfig(ReducedLossConfig):
         default=0.8,
         min=0,
         max=1,
-        description="The temperature of the logarithm: below 1 the loss is bounded, so that a wrong label cannot pull without "
-        "limit; 1 is the logarithm.",
+        description="The temperature of the logarithm: below 1 the loss is bounded, so that a wrong label cannot "
+        "pull without limit; 1 is the logarithm.",
         examples=[0.5],
     )
     t2: float = schema_utils.PositiveFloat(
         default=1.4,
-        description="The temperature of the softmax: above 1 its tails are heavy, so that wrong labels near the boundary pull "
-        "less; 1 is the softmax; below 1 probabilities can be 0.",
+        description="The temperature of the softmax: above 1 its tails are heavy, so that wrong labels near the "
+        "boundary pull less; 1 is the softmax; below 1 probabilities can be 0.",
         examples=[2.0],
     )
     label_smoothing: float = label_smoothing("the other classes")

@@ -1,0 +1,43 @@
+# `make demo` and `make test` set up all that they need in .venv; other Pythons: `make PYTHON=python3.12 test`.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-fast check generate docs bench clean
+
+demo: $(READY)
+	$(BIN)/losskit validate examples
+	$(BIN)/python examples/train.py
+
+test: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+test-fast: $(READY)
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+
+check: $(READY) docs
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python scripts/generate.py --check
+	$(BIN)/losskit schema --check -o losskit/schema/losskit.schema.json
+
+generate: $(READY)
+	$(BIN)/python scripts/generate.py
+
+docs: $(READY)
+	$(BIN)/sphinx-build -q -W -b html docs docs/_build
+
+bench: $(READY)
+	$(BIN)/python benchmarks/validation.py
+	$(BIN)/python benchmarks/losses.py
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) docs/_build examples/output .hypothesis .mypy_cache .pytest_cache .ruff_cache
