@@ -40,10 +40,10 @@ def focal_loss(
         require_alike(logits, targets, ("logits", "targets"))
     if activation == "auto":
         activation = "sigmoid" if isinstance(targets, Tensor) and logits.shape == targets.shape else "softmax"
+    if normalize_by == "positives" and logits.shape != targets.shape:
+        raise ValueError("normalize_by is 'positives', but class ids have none; give labels shaped like the logits")
     if activation == "sigmoid":
         values = _sigmoid_focal(logits, targets, alpha, gamma, ignore_index, class_axis)
-    elif normalize_by == "positives":
-        raise ValueError("normalize_by is 'positives', but a softmax over classes has no positive items")
     else:
         values = _softmax_focal(logits, targets, alpha, gamma, ignore_index, class_axis)
     count: Tensor | int = values.numel()
@@ -156,7 +156,8 @@ def _one_vs_rest_focal(
 
 
 def _binary_focal(logits: Tensor, targets: Tensor, alpha: float | Tensor | None, gamma: float) -> Tensor:
-    values = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    # torch's own loses the digits of easy negatives: it subtracts numbers of the logits' size.
+    values = logits.clamp_min(0) - logits * targets + F.softplus(-logits.abs())
     if gamma:
         # `1 - sigmoid(x)` would lose all digits of a small chance of being wrong.
         wrong = targets * (-logits).sigmoid() + (1 - targets) * logits.sigmoid()

@@ -124,30 +124,30 @@ def log_tempered_softmax(logits: Tensor, t: float, num_iters: int = 5) -> Tensor
     """The logarithm of the tempered softmax over the last axis; for t below 1, -inf where a probability is 0."""
     if t == 1:
         return F.log_softmax(logits, -1)
-    normalization: Tensor = _Normalization.apply(logits, t, num_iters)  # type: ignore[no-untyped-call]
-    return _tempered_exp(logits - normalization.unsqueeze(-1), t)
+    # Relative to the largest logit, which the softmax does not depend on, few digits are lost.
+    shifted = logits - logits.detach().amax(-1, keepdim=True) if logits.shape[-1] else logits
+    normalization: Tensor = _Normalization.apply(shifted, t, num_iters)  # type: ignore[no-untyped-call]
+    return _tempered_exp(shifted - normalization, t)
 
 
 class _Normalization(torch.autograd.Function):
-    r"""The $\lambda$ with $\sum_i \exp_t(z_i - \lambda) = 1$ over the last axis.
+    r"""The $\lambda$ with $\sum_i \exp_t(z_i - \lambda) = 1$ over the last axis, where the largest $z$ is 0.
 
-    Newton's method on $S^{1-t}$, which is exactly linear in $\lambda$ for equal logits: with $S = \sum p$ and $Q =
-    \sum p^t$, $\lambda \mathrel{+}= \frac{S}{Q} \frac{S^{t-1} - 1}{t - 1}$. It starts where $S \ge 1$, at the largest
-    logit, and approaches from that side. The gradient is implicit: $\partial \lambda / \partial z_i = p_i^t / Q$.
+    Newton's method on $S^{1-t}$, which is exactly linear in $\lambda$ for equal logits: with $S = \sum p$ and
+    $Q = \sum p^t$, $\lambda \mathrel{+}= \frac{S}{Q} \frac{S^{t-1} - 1}{t - 1}$. It starts at 0, where $S \ge 1$, and
+    approaches from that side. The gradient is implicit: $\partial \lambda / \partial z_i = p_i^t / Q$.
     """
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(logits: Tensor, t: float, num_iters: int) -> Tensor:
-        largest = logits.amax(-1, keepdim=True) if logits.shape[-1] else logits.sum(-1, keepdim=True)
-        shifted = logits - largest
-        excess = torch.zeros_like(largest)
+        normalization = torch.zeros_like(logits[..., :1])
         for _ in range(num_iters):
-            log_p = _tempered_exp(shifted - excess, t)
+            log_p = _tempered_exp(logits - normalization, t)
             total, powers = log_p.exp().sum(-1, keepdim=True), (t * log_p).exp().sum(-1, keepdim=True)
-            excess = excess + total / powers * torch.expm1((t - 1) * total.log()) / (t - 1)
-        return (largest + excess).squeeze(-1)
+            normalization = normalization + total / powers * torch.expm1((t - 1) * total.log()) / (t - 1)
+        return normalization
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -158,8 +158,8 @@ class _Normalization(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         # Made of differentiable operations on the input and the output, so that it can be differentiated again.
         logits, normalization = ctx.saved_tensors
-        powers = (ctx.t * _tempered_exp(logits - normalization.unsqueeze(-1), ctx.t)).exp()
-        return (grad / powers.sum(-1)).unsqueeze(-1) * powers, None, None
+        powers = (ctx.t * _tempered_exp(logits - normalization, ctx.t)).exp()
+        return grad / powers.sum(-1, keepdim=True) * powers, None, None
 
 
 def _tempered_exp(x: Tensor, t: float) -> Tensor:

@@ -54,6 +54,7 @@ class BaseLossConfig:
     """The settings of a loss. Subclasses add their own; `type` and those below are there for every loss."""
 
     registered_name: ClassVar[str | None] = None
+    _schema: ClassVar[Any] = None
 
     type: str = ""
     weight: float = schema_utils.NonNegativeFloat(
@@ -113,9 +114,12 @@ class BaseLossConfig:
     @classmethod
     def schema(cls) -> marshmallow.Schema:
         """The marshmallow schema that loads a mapping of settings into this class."""
-        from losskit.schema.loading import marshmallow_schema  # Here, because marshmallow costs 60 ms.
+        if cls._schema is None or "_schema" not in vars(cls):
+            from losskit.schema.loading import marshmallow_schema  # Here, because marshmallow costs 60 ms.
 
-        return marshmallow_schema(cls)
+            cls._schema = marshmallow_schema(cls)
+        schema: marshmallow.Schema = cls._schema
+        return schema
 
 
 def _class_problems(name: str, value: Any, feature: FeatureContext) -> Iterator[Problem]:

@@ -58,5 +58,5 @@ class FocalLossConfig(ReducedLossConfig):
             )
         elif isinstance(self.alpha, list) and feature.type == SET and max(self.alpha) > 1:
             yield Problem("alpha", "has values above 1, but `1 - alpha` weighs the labels that are absent", "LK203")
-        if self.activation == "softmax" and self.normalize_by == "positives":
-            yield Problem("normalize_by", "is `positives`, but a softmax over classes has no positive items")
+        if self.normalize_by == "positives" and feature.type in (CATEGORY, SEQUENCE, TEXT):
+            yield Problem("normalize_by", f"is `positives`, but the class ids of a {feature.type} feature have none")

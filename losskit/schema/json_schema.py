@@ -36,7 +36,7 @@ def loss_schema(config_cls: type[BaseLossConfig], names: list[str], description:
         TypeError: a field or a validator has no exact form in JSON Schema, or a default breaks its own limits.
     """
     declared = schema_fields(config_cls)
-    properties: dict[str, Schema] = {"type": _options(names, "The loss.")}
+    properties: dict[str, Schema] = {"type": _options(names, "The name of the loss.")}
     # What is special to the loss comes first, then what its base classes share.
     own = [name for cls in config_cls.__mro__ for name in vars(cls).get("__annotations__", {}) if name in declared]
     for name in [*(name for name in dict.fromkeys(own) if name not in RESERVED), *RESERVED[1:]]:

@@ -6,7 +6,6 @@ JSON type or nothing, so that they agree with the JSON Schema that is written fr
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -109,12 +108,11 @@ def item(list_type: type, number_limits: list[validate.Validator]) -> fields.Fie
     return StrictSchema.TYPE_MAPPING[list_type]()
 
 
-@functools.cache
-def marshmallow_schema(cls: Any) -> marshmallow.Schema:
-    """The schema that loads a mapping into `cls`; `schema_fields` says which fields it has."""
+def marshmallow_schema(cls: type[BaseLossConfig]) -> marshmallow.Schema:
+    """The schema that loads a mapping into `cls`; `cls.schema()` keeps it."""
     return marshmallow_dataclass.class_schema(cls, base_schema=StrictSchema)()
 
 
 def schema_fields(cls: type[BaseLossConfig]) -> Mapping[str, fields.Field[Any]]:
     """The marshmallow field of each setting of `cls`, by name."""
-    return marshmallow_schema(cls).fields
+    return cls.schema().fields

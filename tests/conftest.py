@@ -1,0 +1,14 @@
+"""Fixtures for all tests."""
+
+import pytest
+
+from losskit.registry import registry
+
+
+@pytest.fixture
+def losses():
+    """The registry of all losses; what a test registers is forgotten after it."""
+    from losskit.testing import isolated_registry
+
+    with isolated_registry():
+        yield registry

@@ -1,0 +1,223 @@
+"""The weighted sum of losses, and what is told when something is missing or too much."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import losskit
+from losskit import LossOutput, MultiTaskLoss, register_loss
+
+CONFIG = """
+output_features:
+  - {name: price, type: number, loss: [huber, {type: mse, weight: 0.5, name: square}]}
+  - {name: species, type: category, loss: {type: cross_entropy, weight: 2}}
+  - {name: face, type: vector, loss: {type: triplet_margin, inputs: {anchor: query, positive: caption.embedding}}}
+  - {name: demand, type: timeseries}
+"""
+
+
+@pytest.fixture
+def criterion():
+    return losskit.build(text=CONFIG)
+
+
+@pytest.fixture
+def batch():
+    torch.manual_seed(0)
+    predictions = {
+        "price": torch.randn(4, requires_grad=True),
+        "species": {"logits": torch.randn(4, 3, requires_grad=True), "probabilities": None},
+        "face": {"query": torch.randn(4, 8, requires_grad=True), "negative": torch.randn(4, 8)},
+        "caption": {"embedding": torch.randn(4, 8)},
+        "demand": torch.randn(4, 7),
+    }
+    targets = {"price": torch.randn(4), "species": torch.tensor([0, 1, 2, 0]), "demand": {"targets": torch.randn(4, 7)}}
+    return predictions, targets
+
+
+def test_total_is_the_weighted_sum_and_parts_are_unweighted(criterion, batch):
+    predictions, targets = batch
+    output = criterion(predictions, targets)
+    expected = {
+        "price/huber": F.huber_loss(predictions["price"], targets["price"]),
+        "price/square": F.mse_loss(predictions["price"], targets["price"]),
+        "species/softmax_cross_entropy": F.cross_entropy(predictions["species"]["logits"], targets["species"]),
+        "face/triplet_margin": F.triplet_margin_loss(
+            predictions["face"]["query"], predictions["caption"]["embedding"], predictions["face"]["negative"]
+        ),
+        "demand/huber": F.huber_loss(predictions["demand"], targets["demand"]["targets"]),
+    }
+    assert isinstance(output, LossOutput)
+    assert list(output.parts) == list(expected)
+    torch.testing.assert_close(output.parts, {key: value.detach() for key, value in expected.items()})
+    weights = [1, 0.5, 2, 1, 1]
+    torch.testing.assert_close(output.total, sum(w * v for w, v in zip(weights, expected.values())))
+    assert not any(part.requires_grad for part in output.parts.values())
+    output.total.backward()
+    assert predictions["face"]["query"].grad.abs().sum() > 0
+
+
+MISTAKES = {
+    "missing prediction": (
+        lambda p, t: p.pop("price"),
+        "price/huber: the predictions of the feature 'price' are missing",
+    ),
+    "missing target": (lambda p, t: t.pop("species"), "the targets of the feature 'species' are missing"),
+    "superfluous prediction": (lambda p, t: p.update(prize=p["price"]), "predictions hold 'prize', but the features"),
+    "superfluous target": (lambda p, t: t.update(caption=p["price"]), "targets hold 'caption', but the features"),
+    "missing role": (
+        lambda p, t: p["face"].pop("negative"),
+        "face/triplet_margin: nothing fills its input 'negative'; the predictions of 'face' are a mapping with 'query'",
+    ),
+    "missing renamed role": (
+        lambda p, t: p["face"].pop("query"),
+        r"nothing fills its input 'anchor' \(`inputs` says 'query'\)",
+    ),
+    "missing other feature": (
+        lambda p, t: p.pop("caption"),
+        r"nothing fills its input 'positive' \(`inputs` says 'caption.embedding'\)",
+    ),
+    "tensor for several roles": (
+        lambda p, t: p.update(face=p["price"]),
+        "the predictions of 'face' are a single tensor",
+    ),
+    "missing logits": (lambda p, t: p["species"].pop("logits"), "nothing fills its input 'logits'; .*'probabilities'"),
+    "missing key of targets": (
+        lambda p, t: t.update(demand={"labels": p["demand"]}),
+        "demand/huber: nothing fills its target 'targets'; the targets of 'demand' are a mapping with 'labels'",
+    ),
+    "wrong shape": (
+        lambda p, t: p.update(price=p["price"].unsqueeze(-1)),
+        r"price/huber: predictions \(4, 1\) and targets \(4,\) differ in shape .*squeeze\(-1\)",
+    ),
+    "class out of range": (
+        lambda p, t: t.update(species=t["species"] + 1),
+        "species/softmax_cross_entropy: targets hold the class id 3, but the logits have 3 classes",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistake_names_the_feature(criterion, batch, mistake):
+    predictions, targets = batch
+    change, message = MISTAKES[mistake]
+    change(predictions, targets)
+    with pytest.raises(ValueError, match=message):
+        criterion(predictions, targets)
+
+
+def test_mappings_are_asked_for(criterion):
+    with pytest.raises(TypeError, match="predictions must be a mapping from feature to tensor, got Tensor"):
+        criterion(torch.randn(3), {})
+    with pytest.raises(TypeError, match="targets must be a mapping"):
+        criterion({}, torch.randn(3))
+
+
+def test_wrong_dtype_names_the_feature(criterion, batch):
+    predictions, targets = batch
+    predictions["price"] = torch.arange(4)
+    with pytest.raises(TypeError, match=r"price/huber: predictions are int64, .*predictions.float\(\)"):
+        criterion(predictions, targets)
+
+
+@pytest.mark.parametrize("name", ["type", "items", "a.b", "a/b", "forward", "training", ""])
+def test_features_may_have_any_name(name):
+    if not name:
+        assert losskit.validate({"output_features": [{"name": name, "type": "number"}]})
+        return
+    criterion = losskit.build({"output_features": [{"name": name, "type": "number"}]})
+    assert criterion({name: torch.ones(2)}, {name: torch.zeros(2)}).parts == {f"{name}/mean_squared_error": 1.0}
+
+
+def test_inputs_may_come_from_a_feature_with_dots_in_its_name():
+    loss = {"type": "huber", "inputs": {"logits": "a.b.mean"}}
+    criterion = losskit.build({"output_features": [{"name": "p", "type": "number", "loss": loss}]})
+    output = criterion({"a.b": {"mean": torch.ones(2)}}, {"p": torch.zeros(2)})
+    assert output.total == 0.5
+
+
+def test_losses_of_one_type_have_distinct_keys():
+    loss = ["huber", {"type": "huber", "delta": 2}, {"type": "mse", "name": "huber_2"}, "huber"]
+    criterion = losskit.build({"output_features": [{"name": "p", "type": "number", "loss": loss}]})
+    assert len(set(criterion.keys)) == 4
+    assert criterion.keys[0] == "p/huber"
+    assert "p/huber_2" in criterion.keys
+
+
+def test_losses_without_a_feature_take_tensors_or_mappings():
+    criterion = losskit.build(text="losses: [cross_entropy, {type: focal, weight: 0.5}]")
+    logits, targets = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    output = criterion(logits, targets)
+    assert list(output.parts) == ["softmax_cross_entropy", "focal"]
+    assert criterion({"logits": logits}, {"targets": targets}).total == output.total
+    criterion = losskit.build(text="losses: [triplet_margin]")
+    roles = {role: torch.randn(4, 3) for role in ("anchor", "positive", "negative")}
+    assert criterion(roles).total > 0
+
+
+def test_sequences_have_their_classes_last():
+    # As many steps as classes, so that only the feature type says which axis is which.
+    criterion = losskit.build({"output_features": [{"name": "s", "type": "sequence", "loss": "cross_entropy"}]})
+    logits, targets = torch.randn(2, 3, 3), torch.randint(3, (2, 3))
+    expected = F.cross_entropy(logits.movedim(-1, 1), targets)
+    torch.testing.assert_close(criterion({"s": logits}, {"s": targets}).total, expected)
+
+
+def test_class_weights_by_name_follow_the_order_of_the_classes():
+    feature = {"name": "c", "type": "category", "classes": ["x", "y"]}
+    by_name = losskit.build(
+        {"output_features": [{**feature, "loss": {"type": "cross_entropy", "class_weights": {"y": 3, "x": 1}}}]}
+    )
+    by_list = losskit.build(
+        {"output_features": [{**feature, "loss": {"type": "cross_entropy", "class_weights": [1, 3]}}]}
+    )
+    logits, targets = torch.randn(6, 2), torch.randint(2, (6,))
+    assert by_name({"c": logits}, {"c": targets}).total == by_list({"c": logits}, {"c": targets}).total
+
+
+def test_criterion_is_one_graph_under_compile(criterion, batch):
+    predictions, targets = batch
+    torch._dynamo.reset()
+    compiled = torch.compile(criterion, fullgraph=True, backend="aot_eager")
+    output = compiled(predictions, targets)
+    torch.testing.assert_close(output.total, criterion(predictions, targets).total)
+    output.total.backward()
+
+
+def test_criterion_is_copied_pickled_and_saved(criterion, batch):
+    expected = criterion(*batch).total
+    for other in (copy.deepcopy(criterion), pickle.loads(pickle.dumps(criterion))):
+        assert other(*batch).total == expected
+    assert criterion.state_dict() == {}
+
+
+@pytest.mark.usefixtures("losses")
+def test_parameters_of_losses_are_those_of_the_criterion():
+    @register_loss("learned_scale", ["number"])
+    class LearnedScale(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(()))
+
+        def forward(self, predictions, targets):
+            return (self.scale * predictions - targets).square().mean()
+
+    criterion = losskit.build(text="losses: [learned_scale]")
+    assert isinstance(criterion, MultiTaskLoss)
+    assert [name for name, _ in criterion.named_parameters()] == ["losses.0.scale"]
+
+
+@pytest.mark.usefixtures("losses")
+@pytest.mark.parametrize(
+    ("result", "message"),
+    [(lambda p: 3.0, "returned float"), (lambda p: p, r"returned a tensor of shape \(2,\)")],
+)
+def test_losses_that_return_no_scalar_are_named(result, message):
+    register_loss("odd", ["number"])(lambda predictions, targets: result(predictions))
+    criterion = losskit.build({"output_features": [{"name": "p", "type": "number", "loss": "odd"}]})
+    with pytest.raises(TypeError, match=f"p/odd: the loss {message}"):
+        criterion({"p": torch.ones(2)}, {"p": torch.ones(2)})

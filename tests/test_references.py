@@ -1,0 +1,65 @@
+"""Every loss, with every setting, agrees with its textbook form in float64."""
+
+import numpy as np
+import pytest
+import torch
+
+from losskit.constants import SEQUENCE, TEXT
+from losskit.modules.contract import Batch, _alternatives, _cast, subject_of
+from losskit.registry import registry
+from losskit.schema.base import FeatureContext
+from tests.references import references
+
+REFERENCES = references()
+
+
+def variants(subject, feature_type):
+    """The default settings, each setting changed alone, and each beside another one that it may need."""
+    properties = subject.entry.schema["properties"]
+    names = [field.name for field in subject.config.setting_fields()]
+    changes = [{name: value} for name in names for value in _alternatives(properties[name])]
+    pairs = [{**one, **other} for one in changes for other in changes if not one.keys() & other.keys()]
+    context = FeatureContext(feature_type, 3)
+    for settings in [{}, *changes, *pairs]:
+        if not any(problem.severity == "error" for problem in subject.config(**settings).problems(context)):
+            yield settings
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_value_is_that_of_the_textbook_form(name):
+    subject = subject_of(name)
+    compared = 0
+    for feature_type in subject.entry.feature_types:
+        for settings in variants(subject, feature_type):
+            config = subject.config(**settings)
+            batch = _cast(subject.batch(feature_type), torch.float64)
+            if settings.get("activation") == "none":
+                batch = Batch((batch.inputs[0].softmax(1),), batch.targets)
+            arrays = [tensor.numpy() for tensor in (*batch.inputs, *batch.targets)]
+            if feature_type in (SEQUENCE, TEXT):
+                arrays[0] = np.moveaxis(arrays[0], -1, 1)
+            rest = config.settings()
+            reduction = rest.pop("reduction")
+            try:
+                value = subject.build(feature_type, **config.settings())(*batch.inputs, *batch.targets)
+            except (TypeError, ValueError):
+                # Settings such as `activation: softmax` for a single logit, which the loss refuses.
+                continue
+            found = REFERENCES[name](*arrays, **_for_feature(rest, feature_type))
+            values, count = found if isinstance(found, tuple) else (found, found.size)
+            expected = values.sum() if reduction == "sum" else values.sum() / count if count else 0.0
+            assert value.item() == pytest.approx(expected, rel=1e-10, abs=1e-13), (feature_type, settings)
+            compared += 1
+    assert compared > 1
+
+
+def _for_feature(settings, feature_type):
+    """What `auto` stands for is the feature's affair, and no part of the formula."""
+    if settings.get("activation") == "auto":
+        return {**settings, "activation": "sigmoid" if feature_type in ("binary", "set") else "softmax"}
+    return settings
+
+
+def test_every_loss_has_a_reference():
+    missing = set(registry.names()) - REFERENCES.keys()
+    assert not missing, f"write a reference of the same name in tests/references/ for {sorted(missing)}"

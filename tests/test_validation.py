@@ -1,0 +1,146 @@
+"""What is wrong with a config is told: where, what and the cure, all at once."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import losskit
+from losskit.validation import plain
+
+CONFIGS = Path(__file__).parent / "configs"
+EXPECTATION = re.compile(r"#\s*(error|warning)\[(LK\d+)\]:\s*(.*?)\s*(?=#\s*(?:error|warning)\[|$)")
+
+
+def expectations(path):
+    """What the comments of an invalid config say: severity, code, line and a part of the message."""
+    return [
+        (number, *match.groups())
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+        for match in EXPECTATION.finditer(line)
+    ]
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "invalid").iterdir()), ids=lambda path: path.stem)
+def test_each_mistake_is_told_on_its_line(path):
+    found = losskit.validate(path)
+    expected = expectations(path)
+    wrong = [d for d in found if not any(_fits(d, e) for e in expected)]
+    missing = [e for e in expected if not any(_fits(d, e) for d in found)]
+    assert not wrong, "\n".join(map(str, wrong))
+    assert not missing
+    assert len(found) == len(expected)
+
+
+def _fits(diagnostic, expectation):
+    line, severity, code, text = expectation
+    return (diagnostic.line, diagnostic.severity, diagnostic.code) == (line, severity, code) and text in diagnostic.text
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "valid").iterdir()), ids=lambda path: path.name)
+def test_a_right_config_has_no_problems(path):
+    assert losskit.validate(path) == []
+    assert losskit.load(path).features
+
+
+def test_position_is_that_of_the_key_or_of_the_value():
+    text = "output_features:\n  - name: p\n    type: number\n    loss: {type: huber, detla: 1, delta: -2}\n"
+    unknown, negative = losskit.validate(text=text)
+    assert (unknown.position, unknown.end) == ((4, 25), (4, 30))
+    assert (negative.position, negative.end) == ((4, 42), (4, 44))
+    assert unknown.path == "output_features[0].loss.detla"
+    assert unknown.suggestion == "delta"
+    assert "delta" in unknown.help
+
+
+def test_columns_count_code_points():
+    text = 'output_features: [{name: "größe 😀", type: number, loss: hubr}]'
+    (problem,) = losskit.validate(text=text)
+    assert problem.column == text.index("hubr") + 1
+
+
+def test_diagnostics_come_in_the_order_of_the_file():
+    found = losskit.validate(CONFIGS / "invalid" / "settings.yaml")
+    assert [d.position for d in found] == sorted(d.position for d in found)
+    assert str(found[0]).startswith(
+        f"{CONFIGS / 'invalid' / 'settings.yaml'}:4:32: error[LK203] output_features[0].loss.delta: "
+    )
+
+
+def test_all_problems_are_in_one_error():
+    with pytest.raises(losskit.ConfigError) as error:
+        losskit.load(text="output_features: [{name: a, type: number, loss: {type: huber, delta: 0, x: 1}}]")
+    assert [d.code for d in error.value.diagnostics] == ["LK203", "LK201"]
+    assert "greater than 0" in str(error.value)
+    assert "no setting `x`" in str(error.value)
+
+
+def test_defaults_and_given_values_are_loaded():
+    config = losskit.load(CONFIGS / "valid" / "design.yaml")
+    price, species, mask, _, demand = config.features
+    assert (price.name, price.losses[0].type, price.losses[0].delta, price.losses[0].weight) == (
+        "price",
+        "huber",
+        1.0,
+        1.0,
+    )
+    assert species.losses[0].class_weights == [1.0, 2.0, 3.0]
+    assert [(loss.type, loss.weight, loss.name) for loss in mask.losses] == [("dice", 1.0, None), ("focal", 0.3, "fl")]
+    assert [loss.type for loss in demand.losses] == ["huber"], "the default of timeseries"
+
+
+def test_aliases_load_under_the_registered_name():
+    config = losskit.load({"losses": ["mse", {"type": "cross_entropy", "params": {"ignore_index": 1}}]})
+    (feature,) = config.features
+    assert (feature.name, feature.type) == (None, None)
+    assert [loss.type for loss in feature.losses] == ["mean_squared_error", "softmax_cross_entropy"]
+    assert feature.losses[1].ignore_index == 1
+
+
+def test_integers_may_be_written_as_fractions_of_zero():
+    config = losskit.load({"losses": [{"type": "bi_tempered_logistic", "num_iters": 7.0}]})
+    value = config.features[0].losses[0].num_iters
+    assert value == 7
+    assert isinstance(value, int)
+
+
+def test_losses_may_stand_deeper():
+    text = "model_config:\n  visual_bert:\n    losses:\n    - type: hubr\n"
+    (problem,) = losskit.validate(text=text, at="model_config.visual_bert.losses")
+    assert (problem.code, problem.line, problem.path) == ("LK103", 4, "model_config.visual_bert.losses[0].type")
+    (problem,) = losskit.validate(text=text, at="model_config.visual_brt.losses")
+    assert problem.code == "LK101"
+    assert "visual_brt" in problem.message
+    assert losskit.validate({"a": {"output_features": [{"name": "p", "type": "number"}]}}, at="a") == []
+    assert losskit.validate({"a": {"output_features": [{"name": "p", "type": "x"}]}}, at="a.output_features")
+
+
+def test_a_mapping_has_no_positions_but_paths():
+    (problem,) = losskit.validate({"output_features": [{"name": "p", "type": "number", "loss": "hubr"}]})
+    assert problem.position is None
+    assert str(problem) == 'error[LK103] output_features[0].loss: no loss named "hubr", did you mean `huber`?'
+
+
+def test_source_is_a_path_a_text_or_a_mapping(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        losskit.validate(tmp_path / "missing.yaml")
+    with pytest.raises(TypeError, match="text="):
+        losskit.validate("output_features:\n- huber")
+    with pytest.raises(TypeError, match="one of the two"):
+        losskit.validate()
+    (tmp_path / "a.yaml").write_text("losses: [huber]")
+    assert losskit.validate(str(tmp_path / "a.yaml")) == []
+
+
+def test_omegaconf_is_read_as_plain_data():
+    omegaconf = pytest.importorskip("omegaconf")
+    config = omegaconf.OmegaConf.create({"w": 2.0, "losses": [{"type": "huber", "weight": "${w}"}]})
+    assert losskit.load(config).features[0].losses[0].weight == 2.0
+    assert plain({"a": config.losses}) == {"a": [{"type": "huber", "weight": 2.0}]}
+
+
+def test_a_mapping_that_contains_itself_is_refused():
+    config = {"losses": []}
+    config["losses"].append(config)
+    with pytest.raises(ValueError, match="contains itself"):
+        losskit.validate(config)
