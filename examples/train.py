@@ -40,9 +40,8 @@ MEASURES = {
     NUMBER: ("R²", "the mean"),
     BINARY: ("accuracy", "the most frequent class"),
     CATEGORY: ("accuracy", "the most frequent class"),
-    IMAGE: ("IoU", "the most frequent mask of each pixel"),
+    IMAGE: ("IoU", "ink where most images have it"),
 }
-
 
 History = dict[str, list[float]]  # what each `feature/loss` was, step by step
 

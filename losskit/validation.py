@@ -530,11 +530,12 @@ def _validator_class() -> Any:
     import jsonschema  # Here, because it costs 70 ms, and what only looks up names should not pay them.
 
     def is_number(_: Any, value: Any) -> bool:
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            return False
-        return not isinstance(value, float) or math.isfinite(value)
+        try:
+            return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        except OverflowError:
+            return False  # an integer that no float can hold
 
-    # jsonschema takes infinities and NaN for numbers; JSON does not have them.
+    # jsonschema takes infinities and NaN for numbers, which JSON does not have.
     checker = jsonschema.Draft7Validator.TYPE_CHECKER.redefine("number", is_number)
     return jsonschema.validators.extend(  # type: ignore[no-untyped-call]
         jsonschema.Draft7Validator, type_checker=checker

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from losskit.modules.contract import check_compiles, subject_of
@@ -89,6 +90,7 @@ BREACHES = {
     "trains_by_default": lambda self, p, t: self.scale * (_refuse(p, t) - t).mean() * 0,
     "every_setting_acts": lambda self, p, t: (_refuse(p, t) - t).square().sum() / max(p.numel(), 1),
     "gradients": lambda self, p, t: self.scale * (_refuse(p, t) - t).square().sum() + (p - p.detach()).sum(),
+    "gradient_of_zero": lambda self, p, t: self.scale * (p.clamp_min(0) - p * t + F.softplus(-p.abs())).sum(),
     "large_inputs": lambda self, p, t: self.scale * (_refuse(p, t) - t).exp().sum(),
     "perfect_fit": lambda self, p, t: self.scale * (_refuse(p, t) - t).square().sum().sqrt(),
     "half_precision": lambda self, p, t: self.scale * (p - t.to(p.dtype)).square().sum(),
@@ -103,8 +105,10 @@ BREACHES = {
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("point", BREACHES)
 def test_checks_notice_a_breach(point):
+    # The corner at 0 shows with labels; the others show with numbers too.
+    feature_type = "binary" if point == "gradient_of_zero" else "number"
     with pytest.raises(ContractError, match=f"{point}: "):
-        check_loss(broken(BREACHES[point]), feature_types=["number"], skip=["state", "exports", "docstring"])
+        check_loss(broken(BREACHES[point]), feature_types=[feature_type], skip=["state", "exports", "docstring"])
 
 
 def test_checks_notice_different_defaults():

@@ -148,7 +148,7 @@ def test_signature_with_every_kind_of_setting():
             count: int = 3,
             share=0.5,
             mode: Literal["a", "b"] = "a",
-            limit: Optional[float] = None,
+            limit: Optional[float] = None,  # noqa: UP045
             sizes: list[int] = [1, 2],  # noqa: B006
             table: dict[str, float] = {},  # noqa: B006
             either: "int | str" = 1,
@@ -271,7 +271,7 @@ MISTAKES = {
     "no default": (lambda: register_loss("x")(NoDefault), "'classes' of type int has no default; give it one"),
     "no default, no YAML": (
         lambda: register_loss("x")(NoDefaultTensor),
-        r"'prior' of type Tensor has no default and YAML cannot hold it; give it a default, or pass .*schema=.*get_schema_cls",
+        r"'prior' of type Tensor has no default and YAML cannot hold it; give it .*schema=.*get_schema_cls",
     ),
     "other type": (lambda: register_loss("x", schema=OtherNameConfig)(nn.L1Loss), "allows 'another', not 'x'"),
     "setting that is not taken": (

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import losskit
 
-# The order is that of the help text; each module has `add_arguments` and `run`.
+# The order is that of the help text; each has a module in `commands`.
 COMMANDS = {
     "validate": "check the losses of config files",
     "list": "list the losses",
@@ -34,10 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         # Only the command that runs is imported; the others are there for the list of commands.
         if name in given:
-            importlib.import_module(f"losskit.cli.{name}").add_arguments(command)
+            importlib.import_module(f"losskit.cli.commands.{name}").add_arguments(command)
     options = parser.parse_args(given)
     try:
-        code: int = importlib.import_module(f"losskit.cli.{options.command}").run(options)
+        code: int = importlib.import_module(f"losskit.cli.commands.{options.command}").run(options)
         sys.stdout.flush()
     except CannotRunError as error:
         print(f"losskit: {error}", file=sys.stderr)

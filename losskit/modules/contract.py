@@ -195,6 +195,22 @@ def check_gradients(subject: Subject) -> None:
         )
 
 
+def check_gradient_of_zero(subject: Subject) -> None:
+    """Inputs of exactly 0, which fresh models give, have the gradient of inputs beside them."""
+    for feature_type, given in subject.cases():
+        if not given.targets or given.targets[0].is_floating_point():
+            continue  # Errors of exactly 0 may be a corner, as in absolute error.
+        batch = _cast(given, torch.float64)
+        module = subject.build(feature_type).double()
+        at_zero, beside = (
+            _run(module, Batch(tuple(torch.full_like(x, value) for x in batch.inputs), batch.targets))[1]
+            for value in (0.0, 1e-9)
+        )
+        for gradient, other in zip(at_zero, beside, strict=True):
+            message = f"{feature_type}: the gradient jumps at 0"
+            torch.testing.assert_close(gradient, other, rtol=1e-5, atol=1e-7, msg=message)
+
+
 def check_large_inputs(subject: Subject) -> None:
     """Inputs of +-1e4 give a finite value and gradient."""
     for feature_type, batch in subject.cases():

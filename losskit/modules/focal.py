@@ -157,7 +157,7 @@ def _one_vs_rest_focal(
 
 def _binary_focal(logits: Tensor, targets: Tensor, alpha: float | Tensor | None, gamma: float) -> Tensor:
     # torch's own loses the digits of easy negatives: it subtracts numbers of the logits' size.
-    values = logits.clamp_min(0) - logits * targets + F.softplus(-logits.abs())
+    values = targets * F.softplus(-logits) + (1 - targets) * F.softplus(logits)
     if gamma:
         # `1 - sigmoid(x)` would lose all digits of a small chance of being wrong.
         wrong = targets * (-logits).sigmoid() + (1 - targets) * logits.sigmoid()

@@ -58,7 +58,10 @@ def _either(options: list[str]) -> str:
 
 
 def yaml_text(value: Any) -> str:
-    """A default or an option as YAML has it."""
+    """A default or an option as YAML has it, in a notation that all YAML readers understand."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
+    mantissa, e, exponent = str(value).partition("e")
+    if isinstance(value, float) and e and "." not in mantissa:
+        return f"{mantissa}.0e{exponent}"
     return str(value)

@@ -43,8 +43,10 @@ def label_smoothing(spread: str) -> Any:
 
 def ignore_index() -> Any:
     """The class id of items that do not count."""
-    return schema_utils.Integer(
+    return schema_utils.IntegerRange(
         default=-100,
+        min=-(2**31),
+        max=2**31 - 1,
         allow_none=True,
         description="The class id of items, such as padding or unlabelled pixels, that count neither in the sum nor in "
         "the mean.",

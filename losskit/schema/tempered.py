@@ -29,6 +29,7 @@ class TemperedSoftmaxCrossEntropyLossConfig(ReducedLossConfig):
     label_smoothing: float = label_smoothing("the other classes")
     num_iters: int = schema_utils.PositiveInteger(
         default=5,
+        max=1000,
         description="How many Newton steps find the normalisation of the softmax; 5 reach the precision of float64.",
         examples=[1],
     )

@@ -76,5 +76,9 @@ def _yaml(entry: LossEntry, asked: str) -> str:
     lines.append(f"      type: {entry.name}  # {entry.summary}")
     for name, schema in entry.schema["properties"].items():
         if name not in RESERVED or name == "weight":
-            lines.append(f"      {name}: {json.dumps(schema['default'])}  # {describe(schema)}")
+            lines.append(f"      {name}: {_default(schema['default'])}  # {describe(schema)}")
     return "\n".join(lines)
+
+
+def _default(value: object) -> str:
+    return json.dumps(value) if isinstance(value, (str, list, dict)) else yaml_text(value)

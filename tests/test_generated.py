@@ -1,0 +1,41 @@
+"""Generated files are current: they follow from the losses, and nobody edits them."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from losskit.registry import registry
+from losskit.schema import catalogue
+
+ROOT = Path(__file__).parent.parent
+spec = importlib.util.spec_from_file_location("generate", ROOT / "scripts" / "generate.py")
+generate = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(generate)
+
+
+@pytest.mark.parametrize("path", generate.generated(), ids=lambda path: path.name)
+def test_file_is_current(path):
+    current = path.exists() and path.read_text("utf-8") == generate.generated()[path]
+    assert current, f"{path.name} is out of date: run `make generate`"
+
+
+def test_check_says_what_is_out_of_date(monkeypatch, capsys, tmp_path):
+    stale = tmp_path / "catalogue.json"
+    monkeypatch.setattr(generate, "ROOT", tmp_path)
+    monkeypatch.setattr(generate, "generated", lambda: {stale: "new"})
+    assert generate.main(["--check"]) == 1
+    assert "catalogue.json is out of date: run `make generate`" in capsys.readouterr().err
+    assert generate.main([]) == 0
+    assert stale.read_text() == "new"
+    assert generate.main(["--check"]) == 0
+
+
+def test_catalogue_says_what_the_decorators_say():
+    rows = {row["name"]: row for row in json.loads(catalogue.CATALOGUE.read_text("utf-8"))["losses"]}
+    entries = [entry for entry in registry.entries() if entry.is_built_in]
+    assert set(rows) == {entry.name for entry in entries}
+    for entry in entries:
+        assert list(entry.feature_types) == rows[entry.name]["feature_types"]
+        assert entry.module.path == rows[entry.name]["module"]
