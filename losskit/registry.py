@@ -34,8 +34,11 @@ class RegistrationError(TypeError):
     """A loss cannot be registered as it is."""
 
 
-class UnknownLossError(LookupError):
+class UnknownLossError(KeyError):
     """No loss has the name, or none has it for the feature type."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # a KeyError would put the sentence in quotes
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ class Registry:
             UnknownLossError: there is none, or it does not support `feature_type`.
         """
         if feature_type is not None:
-            check_feature_types([feature_type])
+            check_feature_types([feature_type], UnknownLossError)
         entry = self.find(name)
         if entry is None:
             near = self.suggest(name, feature_type)
@@ -138,7 +141,7 @@ class Registry:
     def names(self, feature_type: str | None = None) -> list[str]:
         """The names of all losses, or of those for a feature type, sorted and without aliases."""
         if feature_type is not None:
-            check_feature_types([feature_type])
+            check_feature_types([feature_type], UnknownLossError)
         return [e.name for e in self.entries() if feature_type is None or feature_type in e.feature_types]
 
     def suggest(self, name: str, feature_type: str | None = None) -> list[str]:
@@ -318,20 +321,16 @@ def _entry(
     return entry
 
 
-def check_feature_types(types: str | Iterable[str]) -> list[str]:
-    """`types` as a list.
-
-    Raises:
-        RegistrationError: one of them is no feature type.
-    """
+def check_feature_types(types: str | Iterable[str], error: type[Exception] = RegistrationError) -> list[str]:
+    """`types` as a list; raises `error` where one of them is no feature type."""
     types = [types] if isinstance(types, str) else list(types)
     for feature_type in types:
         if feature_type not in FEATURE_TYPES:
             near = nearest(str(feature_type), FEATURE_TYPES)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(FEATURE_TYPES)}"
-            raise RegistrationError(f"no feature type {feature_type!r}; {hint}")
+            raise error(f"no feature type {feature_type!r}; {hint}")
     if not types:
-        raise RegistrationError("a loss needs at least one feature type; None stands for all")
+        raise error("a loss needs at least one feature type; None stands for all")
     return types
 
 

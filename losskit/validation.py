@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from losskit.config import Document, Path, number_notation_warning, read
 from losskit.constants import DEFAULT_LOSSES, FEATURE_TYPES
-from losskit.diagnostics import ERROR, WARNING, ConfigError, Diagnostic, in_order, nearest, show, show_path
+from losskit.diagnostics import ERROR, WARNING, ConfigError, Diagnostic, in_order, listing, nearest, show, show_path
 from losskit.registry import LossEntry, Registry, registry
 from losskit.schema.describe import describe
 
@@ -79,7 +79,12 @@ def document_of(
     if isinstance(source, (str, os.PathLike)):
         if isinstance(source, str) and "\n" in source:
             raise TypeError("the source is no path but looks like YAML; pass it as text=")
-        return read(FilePath(source).read_bytes(), name or os.fspath(source))
+        try:
+            return read(FilePath(source).read_bytes(), name or os.fspath(source))
+        except FileNotFoundError:
+            if isinstance(source, str) and ": " in source:
+                raise TypeError("there is no such file, but the source looks like YAML; pass it as text=") from None
+            raise
     return Document(plain(source), name)
 
 
@@ -94,7 +99,8 @@ def plain(value: Any, depth: int = 0) -> Any:
         return {str(key): plain(item, depth + 1) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item, depth + 1) for item in value]
-    return value
+    # Arrays, tensors and their numbers, as they come out of counting classes.
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 class _Found(NamedTuple):
@@ -175,12 +181,13 @@ class Validation:
                     self._report("LK101", path, f"there is nothing at `{at}`: no `{step}`", on_key=True)
                     return
                 path, data = (*path, found), data[found]
-            if isinstance(data, list):
-                if path[-1] == FEATURES_KEY:
-                    self._check_features(data, path)
-                else:
-                    self._check_bare_losses(data, path)
-                return
+        if isinstance(data, list) and path:
+            check = self._check_features if path[-1] == FEATURES_KEY else self._check_bare_losses
+            check(data, path)
+        else:
+            self._check_top_level(data, path)
+
+    def _check_top_level(self, data: Any, path: Path) -> None:
         if not isinstance(data, dict):
             if isinstance(data, list):
                 cure = f"put the list under `{FEATURES_KEY}:` or `{LOSSES_KEY}:`"
@@ -193,6 +200,9 @@ class Validation:
             self._check_features(data[FEATURES_KEY], (*path, FEATURES_KEY))
         if LOSSES_KEY in data:
             self._check_bare_losses(data[LOSSES_KEY], (*path, LOSSES_KEY))
+        if FEATURES_KEY in data and LOSSES_KEY in data:
+            message = f"`{LOSSES_KEY}` and `{FEATURES_KEY}` stand in one config; keep one of them"
+            self._report("LK101", (*path, LOSSES_KEY), message, on_key=True)
         if FEATURES_KEY not in data and LOSSES_KEY not in data:
             message = f"there is neither `{FEATURES_KEY}` nor `{LOSSES_KEY}`, so there are no losses to check"
             self._report("LK101", path, message)
@@ -239,8 +249,11 @@ class Validation:
             if key not in feature:
                 allowed = f"feature types: {', '.join(FEATURE_TYPES)}" if key == "type" else None
                 self._report("LK102", path, f"the feature has no `{key}`", help=allowed)
-        if "name" in feature and (not isinstance(name, str) or not name):
-            self._report("LK202", (*path, "name"), f"`name` must be text, got {show(name)}")
+        if "name" in feature and not isinstance(name, str):
+            help = f'quote it: "{name}"' if isinstance(name, (int, float)) else None
+            self._report("LK202", (*path, "name"), f"`name` must be text, got {show(name)}", help=help)
+        if name == "":
+            self._report("LK202", (*path, "name"), "`name` is empty")
         if "type" in feature and not isinstance(feature_type, str):
             self._report("LK202", (*path, "type"), f"`type` must be text, got {show(feature_type)}")
         known = isinstance(feature_type, str) and feature_type in FEATURE_TYPES
@@ -346,7 +359,11 @@ class Validation:
         kind = values.get("type")
         if "type" not in values:
             near = nearest("type", loss, cutoff=0.7)
-            if near:
+            if len(loss) == 1 and self.registry.find(next(iter(loss))):
+                (name,) = loss
+                cure = f"write {{type: {name}, …}}, with the settings beside `type`"
+                self._report("LK102", path, "the loss has no `type`", help=cure)
+            elif near:
                 message = f"the loss has no `type`, but `{near[0]}`"
                 self._report(
                     "LK102", (*path, near[0]), message, on_key=True, suggestion="type", help=self._names_help(context)
@@ -376,7 +393,8 @@ class Validation:
             return
         if context.type and context.type not in entry.feature_types:
             types = ", ".join(entry.feature_types)
-            message = f"{show(kind)} is a loss for {types}, not for {context.type}"
+            others = listing(nearest(kind, self.registry.names(context.type), cutoff=0))
+            message = f"{show(kind)} is a loss for {types}, not for {context.type}, which takes {others or 'none'}"
             self._report("LK105", paths["type"], message, help=self._names_help(context))
             return
         found = _Found(entry, values, paths)
@@ -464,8 +482,9 @@ class Validation:
             )
             suggestion = near[0] if near else None
         elif code == "LK206":
-            unit = {"Items": "values", "Length": "characters", "Properties": "entries"}[error.validator[3:]]
-            what = f"must have at {'least' if error.validator.startswith('min') else 'most'} {limit} {unit}"
+            unit = {"Items": "value", "Length": "character", "Properties": "entry"}[error.validator[3:]]
+            plural = unit if limit == 1 else {"entry": "entries"}.get(unit, unit + "s")
+            what = f"must have at {'least' if error.validator.startswith('min') else 'most'} {limit} {plural}"
         elif isinstance(value, float) and not math.isfinite(value):
             what = "must be a finite number"
         else:

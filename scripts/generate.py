@@ -54,9 +54,13 @@ def _row(entry: LossEntry) -> dict[str, Any]:
     return {key: value.path if isinstance(value, Reference) else value for key, value in row.items()}
 
 
+def _schema(entry: LossEntry) -> dict[str, Any]:
+    """From the config class; `entry.schema` is what the file said before."""
+    return loss_schema(entry.config.load(), entry.names, entry.summary)
+
+
 def _schema_row(entry: LossEntry) -> LossRow:
-    schema = loss_schema(entry.config.load(), entry.names, entry.summary)
-    return LossRow(entry.names, entry.feature_types, entry.summary, schema)
+    return LossRow(entry.names, entry.feature_types, entry.summary, _schema(entry))
 
 
 def _stub(entries: list[LossEntry], kind: str, package: str) -> str:
@@ -94,7 +98,7 @@ def _details(entry: LossEntry) -> list[str]:
     cls = entry.module.load()
     text = inspect.getdoc(cls) or ""
     lines = [text.split("\n>>>")[0].strip(), "", "| setting | default | what it may be | effect |", "|---|---|---|---|"]
-    for name, schema in entry.schema["properties"].items():
+    for name, schema in _schema(entry)["properties"].items():
         if name not in RESERVED:
             cells = [f"`{name}`", f"`{yaml_text(schema['default'])}`", describe(schema), schema["description"]]
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")

@@ -63,7 +63,12 @@ def test_schema_never_imports_the_registry():
 
 
 def test_importing_losskit_imports_nothing_else():
-    code = "import __future__, sys, typing; before = set(sys.modules); import losskit; print(*sorted(set(sys.modules) - before))"
+    code = """
+import __future__, sys, typing
+before = set(sys.modules)
+import losskit
+print(*set(sys.modules) - before)
+"""
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.split() == ["losskit"]
 

@@ -79,7 +79,7 @@ MISTAKES = {
     ),
     "missing other feature": (
         lambda p, t: p.pop("caption"),
-        r"nothing fills its input 'positive' \(`inputs` says 'caption.embedding'\)",
+        r"nothing fills its input 'positive' \(`inputs` says 'caption.embedding'\); .* those of 'caption' are missing",
     ),
     "tensor for several roles": (
         lambda p, t: p.update(face=p["price"]),
@@ -157,6 +157,12 @@ def test_losses_without_a_feature_take_tensors_or_mappings():
     criterion = losskit.build(text="losses: [triplet_margin]")
     roles = {role: torch.randn(4, 3) for role in ("anchor", "positive", "negative")}
     assert criterion(roles).total > 0
+
+
+def test_images_without_a_class_axis_are_refused():
+    criterion = losskit.build({"output_features": [{"name": "m", "type": "image"}]})
+    with pytest.raises(ValueError, match=r"m/softmax_cross_entropy: logits \(4, 8, 8\) of an image .*dice and focal"):
+        criterion({"m": torch.randn(4, 8, 8)}, {"m": torch.rand(4, 8, 8)})
 
 
 def test_sequences_have_their_classes_last():

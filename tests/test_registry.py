@@ -320,5 +320,5 @@ def test_unknown_losses(arguments, message):
 
 
 def test_unknown_feature_type():
-    with pytest.raises(RegistrationError, match="did you mean 'number'"):
+    with pytest.raises(UnknownLossError, match="did you mean 'number'"):
         losskit.losses("numbers")

@@ -126,10 +126,23 @@ def test_source_is_a_path_a_text_or_a_mapping(tmp_path):
         losskit.validate(tmp_path / "missing.yaml")
     with pytest.raises(TypeError, match="text="):
         losskit.validate("output_features:\n- huber")
+    with pytest.raises(TypeError, match="text="):
+        losskit.validate("losses: [huber]")
     with pytest.raises(TypeError, match="one of the two"):
         losskit.validate()
     (tmp_path / "a.yaml").write_text("losses: [huber]")
     assert losskit.validate(str(tmp_path / "a.yaml")) == []
+
+
+def test_arrays_and_tensors_are_read_as_lists():
+    import numpy as np
+    import torch
+
+    loss = losskit.create_loss("cross_entropy", class_weights=np.array([1, 2]), label_smoothing=np.float32(0.5))
+    assert loss.class_weights.tolist() == [1.0, 2.0]
+    assert loss.label_smoothing == 0.5
+    loss = losskit.create_loss("cross_entropy", class_weights=torch.tensor([0.5, 2.0]))
+    assert loss.class_weights.tolist() == [0.5, 2.0]
 
 
 def test_omegaconf_is_read_as_plain_data():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from losskit.constants import LOGITS, SEQUENCE, TEXT
+from losskit.constants import IMAGE, LOGITS, SEQUENCE, TEXT
 from losskit.modules.reduction import check_reduction
 
 if TYPE_CHECKING:
@@ -75,10 +75,20 @@ class ClassAxisMixin:
     """For losses with a class axis: 1 as in torch, the last one for sequences and text, inferred where unknown."""
 
     class_axis: int | None = None
+    is_for_images = False
 
     def set_feature_type(self, feature_type: str) -> None:
         """Says what kind of feature the loss is for; building from a config does."""
         self.class_axis = -1 if feature_type in (SEQUENCE, TEXT) else 1
+        self.is_for_images = feature_type == IMAGE
+
+    def require_class_axis(self, logits: Tensor) -> None:
+        """Refuses images without a class axis, of which the height would be taken for the classes."""
+        if self.is_for_images and isinstance(logits, Tensor) and logits.ndim < 4:
+            raise ValueError(
+                f"logits {tuple(logits.shape)} of an image have no class axis: (batch, classes, height, width); for a "
+                "single mask per image there are dice and focal"
+            )
 
 
 def _exact(values: Any, device: torch.device | None = None) -> Tensor:

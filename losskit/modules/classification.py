@@ -111,6 +111,7 @@ class SoftmaxCrossEntropyLoss(AdditiveLoss, ClassAxisMixin):
         self.set_constant("label_distributions", distributions)
 
     def forward(self, logits: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
+        self.require_class_axis(logits)
         return softmax_cross_entropy_loss(
             logits,
             targets,

@@ -115,25 +115,33 @@ def _input(term: Term, key: str, role: str, predictions: Mapping[Any, Any]) -> A
             other, inner = predictions.get(".".join(parts[:cut])), ".".join(parts[cut:])
             if isinstance(other, Mapping) and inner in other:
                 return other[inner]
-    source = f"its input {role!r}" + (f" (`inputs` says {name!r})" if role in term.renamed else "")
     if given is None and role not in term.renamed:
-        raise ValueError(f"{key}: the predictions of the feature {term.feature!r} are missing")
-    raise ValueError(f"{key}: nothing fills {source}; the predictions of {term.feature!r} are {_contents(given)}")
+        raise ValueError(f"{key}: the predictions{_of(term.feature, 'the feature ')} are missing")
+    message = f"{key}: nothing fills its input {role!r}"
+    if role in term.renamed:
+        message += f" (`inputs` says {name!r})"
+    message += f"; the predictions{_of(term.feature)} are {_contents(given)}"
+    other, dot, _ = name.partition(".")
+    if role in term.renamed and dot:
+        message += f", and those of {other!r} are {_contents(predictions.get(other))}"
+    raise ValueError(message)
 
 
 def _target(term: Term, key: str, name: str, targets: Mapping[Any, Any]) -> Any:
     """What the targets hold for a loss under `name`."""
     given = targets.get(term.feature)
     if given is None:
-        raise ValueError(f"{key}: the targets of the feature {term.feature!r} are missing")
+        raise ValueError(f"{key}: the targets{_of(term.feature, 'the feature ')} are missing")
     if isinstance(given, Mapping):
         if name in given:
             return given[name]
     elif len(term.targets) == 1:
         return given
-    raise ValueError(
-        f"{key}: nothing fills its target {name!r}; the targets of {term.feature!r} are {_contents(given)}"
-    )
+    raise ValueError(f"{key}: nothing fills its target {name!r}; the targets{_of(term.feature)} are {_contents(given)}")
+
+
+def _of(feature: str | None, noun: str = "") -> str:
+    return "" if feature is None else f" of {noun}{feature!r}"
 
 
 def _called(key: str, loss: nn.Module, inputs: list[Tensor]) -> Any:

@@ -111,8 +111,10 @@ def _require_ids(ids: Tensor, num_classes: int) -> None:
 
     def message() -> str:
         wrong = ids[(ids < 0) | (ids >= num_classes)][0].item()
-        text = f"targets hold the class id {wrong}, but the logits have {num_classes} classes: 0 to {num_classes - 1}"
-        return text + ("; for yes-or-no targets drop the class axis: logits.squeeze(1)" if num_classes == 1 else "")
+        text = f"targets hold the class id {wrong}, but the logits have"
+        if num_classes == 1:
+            return f"{text} a single class; for yes-or-no targets drop the class axis: logits.squeeze(1)"
+        return f"{text} {num_classes} classes: 0 to {num_classes - 1}"
 
     checking.require(in_range, message, "targets hold a class id that is out of range")
 

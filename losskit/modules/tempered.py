@@ -102,6 +102,7 @@ class TemperedSoftmaxCrossEntropyLoss(AdditiveLoss, ClassAxisMixin):
         self.ignore_index = ignore_index
 
     def forward(self, logits: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
+        self.require_class_axis(logits)
         return tempered_softmax_cross_entropy_loss(
             logits,
             targets,

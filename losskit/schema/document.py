@@ -61,7 +61,7 @@ def config_schema(losses: Iterable[LossRow], draft: str = "7") -> Schema:
             },
             "losses": {"$ref": f"#/definitions/{ANY}_list"},
         },
-        "anyOf": [{"required": ["output_features"]}, {"required": ["losses"]}],
+        "oneOf": [{"required": ["output_features"]}, {"required": ["losses"]}],
         "definitions": definitions,
     }
     return schema if draft == "7" else _in_draft(schema, draft)

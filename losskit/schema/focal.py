@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from losskit.constants import BINARY, CATEGORY, SEQUENCE, SET, TEXT
@@ -22,7 +22,8 @@ class FocalLossConfig(ReducedLossConfig):
         max=1,
         description="A number is the weight of the positive class, and `1 - alpha` that of the negative one, where "
         "labels are yes or no. Where one class is right out of several, a list or mapping weighs each "
-        "of them, and a number has no effect. `null` weighs nothing.",
+        "of them, and a number has no effect. `null` weighs nothing; the default, the"
+        " paper's, plays positives down, for focusing favours them already.",
         examples=[0.75, [0.2, 0.3, 0.5]],
     )
     gamma: float = schema_utils.NonNegativeFloat(
@@ -44,19 +45,17 @@ class FocalLossConfig(ReducedLossConfig):
 
     def problems(self, feature: FeatureContext) -> Iterator[Problem]:
         yield from super().problems(feature)
-        by_type = self.activation == "auto" and feature.type in (CATEGORY, SEQUENCE, TEXT)
-        if (
-            (by_type or self.activation == "softmax")
-            and isinstance(self.alpha, (int, float))
-            and self.alpha != DEFAULT_ALPHA
-        ):
+        has_ids = feature.type in (CATEGORY, SEQUENCE, TEXT)
+        is_softmax = self.activation == "softmax" or (self.activation == "auto" and has_ids)
+        if is_softmax and isinstance(self.alpha, (int, float)) and self.alpha != DEFAULT_ALPHA:
             message = "is a number and has no effect here, for there is no positive class"
             yield Problem("alpha", message, "LK303", WARNING, help="give a list with one weight per class, or null")
-        if isinstance(self.alpha, list) and feature.type == BINARY:
-            yield Problem(
-                "alpha", "is a list, but a binary feature has no list of classes", help="give a number, or null"
-            )
+        if self.activation == "softmax" and feature.type in (BINARY, SET):
+            yield Problem("activation", f"is `softmax`, but the labels of a {feature.type} feature are yes or no")
+        if isinstance(self.alpha, (list, Mapping)) and feature.type == BINARY:
+            message = "has a number per class, but a binary feature has a single logit"
+            yield Problem("alpha", message, help="give the weight of the positive class, or null")
         elif isinstance(self.alpha, list) and feature.type == SET and max(self.alpha) > 1:
             yield Problem("alpha", "has values above 1, but `1 - alpha` weighs the labels that are absent", "LK203")
-        if self.normalize_by == "positives" and feature.type in (CATEGORY, SEQUENCE, TEXT):
+        if self.normalize_by == "positives" and has_ids:
             yield Problem("normalize_by", f"is `positives`, but the class ids of a {feature.type} feature have none")
