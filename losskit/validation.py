@@ -393,7 +393,7 @@ class Validation:
             return
         if context.type and context.type not in entry.feature_types:
             types = ", ".join(entry.feature_types)
-            others = listing(nearest(kind, self.registry.names(context.type), cutoff=0))
+            others = listing(self.registry.names(context.type))
             message = f"{show(kind)} is a loss for {types}, not for {context.type}, which takes {others or 'none'}"
             self._report("LK105", paths["type"], message, help=self._names_help(context))
             return
