@@ -6,8 +6,6 @@ names, then against the rules across settings that its config class may have.
 
 from __future__ import annotations
 
-import functools
-import math
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -16,9 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from losskit.config import Document, Path, number_notation_warning, read
 from losskit.constants import DEFAULT_LOSSES, FEATURE_TYPES
-from losskit.diagnostics import ERROR, WARNING, ConfigError, Diagnostic, in_order, listing, nearest, show, show_path
+from losskit.diagnostics import ERROR, WARNING, ConfigError, Diagnostic, in_order, listing, nearest, show
 from losskit.registry import LossEntry, Registry, registry
-from losskit.schema.describe import describe
+from losskit.settings import setting_errors
 
 if TYPE_CHECKING:
     from losskit.schema.base import BaseLossConfig, FeatureConfig, FeatureContext, LossesConfig
@@ -437,10 +435,9 @@ class Validation:
                 if key in entry.left_out:
                     message += " in a config: YAML cannot hold it"
                 self._report("LK201", paths[key], message, on_key=True, suggestion=suggestion, help=help)
-        for error in _validator(entry).iter_errors(values):
-            if error.validator != "additionalProperties" and error.absolute_path:
-                key, *rest = error.absolute_path
-                self._report_schema_error(entry, (*paths[str(key)], *rest), str(key), error)
+        for error in setting_errors(entry, values):
+            where = (*paths[error.setting], *error.steps)
+            self._report(error.code, where, error.message, suggestion=error.suggestion, help=error.help)
         for key, value in values.items():
             self._warn_of_notation(value, paths[key])
         for role in self._roles_of(values):
@@ -455,47 +452,6 @@ class Validation:
     def _roles_of(values: dict[str, Any]) -> list[str]:
         inputs = values.get("inputs")
         return list(inputs) if isinstance(inputs, dict) else []
-
-    def _report_schema_error(self, entry: LossEntry, path: Path, setting: str, error: Any) -> None:
-        error = _innermost(error)
-        path = (*path, *error.relative_path) if error.parent else path
-        code = {"type": "LK202", "anyOf": "LK202", "enum": "LK204"}.get(error.validator, "LK203")
-        if error.validator.endswith(("Items", "Length", "Properties")):
-            code = "LK206"
-        name = f"`{show_path((setting, *error.steps))}`"
-        limit, value = error.validator_value, error.instance
-        suggestion = help = None
-        phrases = {
-            "minimum": "must be at least {}",
-            "exclusiveMinimum": "must be greater than {}",
-            "maximum": "must be at most {}",
-            "exclusiveMaximum": "must be less than {}",
-        }
-        if error.validator in phrases:
-            what = phrases[error.validator].format(limit)
-        elif error.validator == "enum":
-            what = f"must be {describe({'enum': limit})}"
-            near = (
-                nearest(value, [option for option in limit if isinstance(option, str)])
-                if isinstance(value, str)
-                else []
-            )
-            suggestion = near[0] if near else None
-        elif code == "LK206":
-            unit = {"Items": "value", "Length": "character", "Properties": "entry"}[error.validator[3:]]
-            plural = unit if limit == 1 else {"entry": "entries"}.get(unit, unit + "s")
-            what = f"must have at {'least' if error.validator.startswith('min') else 'most'} {limit} {plural}"
-        elif isinstance(value, float) and not math.isfinite(value):
-            what = "must be a finite number"
-        else:
-            what = f"must be {describe(error.schema)}"
-            help = _type_help(value, error.schema)
-        if code in ("LK202", "LK203"):
-            allowed = describe(entry.schema["properties"][setting])
-            help = help or (f"`{setting}` is {allowed}" if allowed and allowed not in what else None)
-        self._report(
-            code, path, f"{name} of `{entry.name}` {what}, got {show(value)}", suggestion=suggestion, help=help
-        )
 
     def _warn_of_notation(self, value: Any, path: Path) -> None:
         if isinstance(value, (dict, list)):
@@ -537,70 +493,3 @@ def _load(found: _Found) -> BaseLossConfig:
     values = {**found.values, "type": found.entry.name}
     config: BaseLossConfig = config_cls.schema().load(values)
     return config
-
-
-@functools.lru_cache(maxsize=512)
-def _validator(entry: LossEntry) -> Any:
-    return _validator_class()(entry.schema)
-
-
-@functools.cache
-def _validator_class() -> Any:
-    import jsonschema  # Here, because it costs 70 ms, and what only looks up names should not pay them.
-
-    def is_number(_: Any, value: Any) -> bool:
-        try:
-            return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        except OverflowError:
-            return False  # an integer that no float can hold
-
-    # jsonschema takes infinities and NaN for numbers, which JSON does not have.
-    checker = jsonschema.Draft7Validator.TYPE_CHECKER.redefine("number", is_number)
-    return jsonschema.validators.extend(  # type: ignore[no-untyped-call]
-        jsonschema.Draft7Validator, type_checker=checker
-    )
-
-
-class _SchemaError(NamedTuple):
-    """The part of a schema error that says most: for alternatives, the one whose type fits."""
-
-    validator: str
-    validator_value: Any
-    instance: Any
-    schema: dict[str, Any]
-    steps: tuple[str | int, ...]
-    relative_path: tuple[str | int, ...]
-    parent: bool
-
-
-def _innermost(error: Any) -> _SchemaError:
-    steps = tuple(error.absolute_path)[1:]
-    inside: tuple[str | int, ...] = ()
-    nested = False
-    while error.validator == "anyOf":
-        # The branches whose own type is right failed further inside, and there the mistake is.
-        fitting = [e for e in error.context if not (e.validator == "type" and not e.relative_path)]
-        if not fitting:
-            break
-        error = fitting[0]
-        inside += tuple(error.relative_path)
-        nested = True
-    return _SchemaError(
-        error.validator, error.validator_value, error.instance, error.schema, steps + inside, inside, nested
-    )
-
-
-def _type_help(value: Any, schema: dict[str, Any]) -> str | None:
-    kinds = schema.get("type", [])
-    kinds = [kinds] if isinstance(kinds, str) else kinds
-    if isinstance(value, str) and {"number", "integer"} & set(kinds):
-        try:
-            float(value.replace("_", ""))
-        except ValueError:
-            return None
-        return f"write {value.replace('_', '')} without quotes"
-    if isinstance(value, str) and "boolean" in kinds and value.lower() in ("yes", "no", "on", "off", "y", "n"):
-        return f"write {'true' if value.lower() in ('yes', 'on', 'y') else 'false'}"
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and kinds == ["string"]:
-        return f'quote it: "{value}"'
-    return None

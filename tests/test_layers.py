@@ -15,7 +15,7 @@ LAYERS = [
     {"constants", "diagnostics"},
     {"schema", "config"},
     {"registry"},
-    {"modules", "validation"},
+    {"modules", "settings", "validation"},
     {"building", "testing"},
     {"cli"},
 ]

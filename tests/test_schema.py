@@ -18,7 +18,7 @@ from losskit.schema import fields as schema_utils
 from losskit.schema.describe import describe
 from losskit.schema.document import LossRow, config_schema
 from losskit.schema.json_schema import loss_schema
-from losskit.validation import _validator
+from losskit.settings import validator
 
 NAMES = registry.names()
 
@@ -140,7 +140,7 @@ def loss_settings(draw):
 @given(loss_settings())
 def test_whatever_json_schema_accepts_marshmallow_loads_unchanged(case):
     entry, values = case
-    accepted = _validator(entry).is_valid({"type": entry.name, **values})
+    accepted = validator(entry).is_valid({"type": entry.name, **values})
     try:
         loaded = entry.config.load().schema().load({"type": entry.name, **values})
     except marshmallow.ValidationError:
@@ -156,7 +156,7 @@ def test_defaults_are_valid_and_plain_json(name):
     schema = registry.get(name).schema
     jsonschema.Draft7Validator.check_schema(schema)
     defaults = {key: s["default"] for key, s in schema["properties"].items() if key != "type"}
-    assert _validator(registry.get(name)).is_valid({"type": name, **defaults})
+    assert validator(registry.get(name)).is_valid({"type": name, **defaults})
     assert json.loads(json.dumps(defaults)) == defaults
 
 
@@ -230,6 +230,6 @@ def documents(draw):
 @settings(max_examples=400, deadline=None)
 @given(documents())
 def test_document_schema_and_validate_have_one_verdict(config):
-    validator = jsonschema.Draft7Validator(document_schema())
+    document_validator = jsonschema.Draft7Validator(document_schema())
     errors = [d for d in losskit.validate(config) if d.severity == "error" and d.code not in ("LK206", "LK207")]
-    assert validator.is_valid(config) == (not errors), errors
+    assert document_validator.is_valid(config) == (not errors), errors

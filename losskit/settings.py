@@ -1,0 +1,113 @@
+"""Checks the settings of one loss against its JSON Schema, and says in words what is wrong with each."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from losskit.diagnostics import nearest, show, show_path
+from losskit.registry import LossEntry
+from losskit.schema.describe import describe
+
+_LIMITS = {
+    "minimum": "at least",
+    "exclusiveMinimum": "greater than",
+    "maximum": "at most",
+    "exclusiveMaximum": "less than",
+}
+_UNITS = {"Items": ("value", "values"), "Length": ("character", "characters"), "Properties": ("entry", "entries")}
+
+
+class SettingError(NamedTuple):
+    """What is wrong with a setting; `steps` lead from the setting to a value inside it."""
+
+    code: str
+    setting: str
+    steps: tuple[str | int, ...]
+    message: str
+    suggestion: str | None = None
+    help: str | None = None
+
+
+def setting_errors(entry: LossEntry, values: Mapping[str, Any]) -> Iterator[SettingError]:
+    """What the schema of a loss objects to in `values`, apart from settings that the loss does not have."""
+    for error in validator(entry).iter_errors(values):
+        if error.absolute_path:
+            yield _explained(entry, error)
+
+
+@functools.lru_cache(maxsize=512)
+def validator(entry: LossEntry) -> Any:
+    """The validator of a loss's settings, the loss's `type` among them."""
+    return _validator_class()(entry.schema)
+
+
+@functools.cache
+def _validator_class() -> Any:
+    import jsonschema  # Here, because it costs 70 ms, and what only looks up names should not pay them.
+
+    def is_number(_: Any, value: Any) -> bool:
+        try:
+            return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        except OverflowError:
+            return False  # an integer that no float can hold
+
+    # jsonschema takes infinities and NaN for numbers, which JSON does not have.
+    checker = jsonschema.Draft7Validator.TYPE_CHECKER.redefine("number", is_number)
+    return jsonschema.validators.extend(  # type: ignore[no-untyped-call]
+        jsonschema.Draft7Validator, type_checker=checker
+    )
+
+
+def _explained(entry: LossEntry, error: Any) -> SettingError:
+    setting, *steps = error.absolute_path
+    while error.validator == "anyOf":
+        # Of the alternatives, those whose own type fits failed further inside, and there the mistake is.
+        fitting = [e for e in error.context if not (e.validator == "type" and not e.relative_path)]
+        if not fitting:
+            break
+        error = fitting[0]
+        steps += error.relative_path
+    code, what, suggestion, help = _objection(error.validator, error.validator_value, error.instance, error.schema)
+    if code in ("LK202", "LK203") and help is None:
+        allowed = describe(entry.schema["properties"][setting])
+        help = None if allowed in what else f"`{setting}` is {allowed}"
+    message = f"`{show_path((setting, *steps))}` of `{entry.name}` must {what}, got {show(error.instance)}"
+    return SettingError(code, str(setting), tuple(steps), message, suggestion, help)
+
+
+def _objection(
+    keyword: str, limit: Any, value: Any, schema: Mapping[str, Any]
+) -> tuple[str, str, str | None, str | None]:
+    """The code, what a value must do, a suggestion and help, for the keyword of JSON Schema that it breaks."""
+    if keyword in _LIMITS:
+        return "LK203", f"be {_LIMITS[keyword]} {limit}", None, None
+    if keyword == "enum":
+        options = [option for option in limit if isinstance(option, str)]
+        near = nearest(value, options) if isinstance(value, str) else []
+        return "LK204", f"be {describe({'enum': limit})}", near[0] if near else None, None
+    if keyword[3:] in _UNITS:
+        bound = "least" if keyword.startswith("min") else "most"
+        return "LK206", f"have at {bound} {limit} {_UNITS[keyword[3:]][limit != 1]}", None, None
+    if isinstance(value, float) and not math.isfinite(value):
+        return "LK202", "be a finite number", None, None
+    return "LK202", f"be {describe(schema)}", None, _type_help(value, schema)
+
+
+def _type_help(value: Any, schema: Mapping[str, Any]) -> str | None:
+    kinds = schema.get("type", [])
+    kinds = [kinds] if isinstance(kinds, str) else kinds
+    if isinstance(value, str) and {"number", "integer"} & set(kinds):
+        number = value.replace("_", "")
+        try:
+            float(number)
+        except ValueError:
+            return None
+        return f"write {number} without quotes"
+    if isinstance(value, str) and "boolean" in kinds and value.lower() in ("yes", "no", "on", "off", "y", "n"):
+        return f"write {'true' if value.lower() in ('yes', 'on', 'y') else 'false'}"
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and kinds == ["string"]:
+        return f'quote it: "{value}"'
+    return None
