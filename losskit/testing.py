@@ -8,6 +8,7 @@
 `CHECKS` has the points of the contract by name, for tests that want one result per point.
 """
 
-from losskit.modules.contract import CHECKS, Batch, ContractError, Subject, check_loss, isolated_registry
+from losskit.modules.batches import Batch
+from losskit.modules.contract import CHECKS, ContractError, Subject, check_loss, isolated_registry
 
 __all__ = ["CHECKS", "Batch", "ContractError", "Subject", "check_loss", "isolated_registry"]

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from losskit.constants import SEQUENCE, TEXT
-from losskit.modules.contract import Batch, _alternatives, _cast, subject_of
+from losskit.modules.batches import Batch, cast
+from losskit.modules.contract import alternatives, subject_of
 from losskit.registry import registry
 from losskit.schema.base import FeatureContext
 from tests.references import references
@@ -17,7 +18,7 @@ def variants(subject, feature_type):
     """The default settings, each setting changed alone, and each beside another one that it may need."""
     properties = subject.entry.schema["properties"]
     names = [field.name for field in subject.config.setting_fields()]
-    changes = [{name: value} for name in names for value in _alternatives(properties[name])]
+    changes = [{name: value} for name in names for value in alternatives(properties[name])]
     pairs = [{**one, **other} for one in changes for other in changes if not one.keys() & other.keys()]
     context = FeatureContext(feature_type, 3)
     for settings in [{}, *changes, *pairs]:
@@ -32,7 +33,7 @@ def test_value_is_that_of_the_textbook_form(name):
     for feature_type in subject.entry.feature_types:
         for settings in variants(subject, feature_type):
             config = subject.config(**settings)
-            batch = _cast(subject.batch(feature_type), torch.float64)
+            batch = cast(subject.batch(feature_type), torch.float64)
             if settings.get("activation") == "none":
                 batch = Batch((batch.inputs[0].softmax(1),), batch.targets)
             arrays = [tensor.numpy() for tensor in (*batch.inputs, *batch.targets)]

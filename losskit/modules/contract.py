@@ -9,29 +9,20 @@ import inspect
 import io
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from losskit import constants
+from losskit.modules.batches import Batch, candidates, cast, describe, fitted, generator_of, leaves
 from losskit.registry import LossEntry, Registry, registry
 from losskit.schema.base import BaseLossConfig
-
-SAMPLES, CLASSES, STEPS, DIMENSIONS, SIDE = 6, 3, 4, 5, 4
 
 MakeBatch = Callable[[str, torch.Generator], "Batch"]
 
 
 class ContractError(AssertionError):
     """A loss breaks its contract; the message says each point and how."""
-
-
-class Batch(NamedTuple):
-    """What a loss is called with: its inputs, then its targets, in the order of `forward`."""
-
-    inputs: tuple[Tensor, ...]
-    targets: tuple[Tensor, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,13 +48,13 @@ class Subject:
     def batch(self, feature_type: str, seed: int = 0) -> Batch:
         """A batch for a feature type, the first of the usual forms that the loss accepts."""
         if self.make_batch is not None:
-            return self.make_batch(feature_type, _generator(seed))
+            return self.make_batch(feature_type, generator_of(seed))
         refusals = []
-        for candidate in _candidates(self.entry, feature_type, seed):
+        for candidate in candidates(self.entry, feature_type, seed):
             try:
                 self.build(feature_type)(*candidate.inputs, *candidate.targets)
             except (TypeError, ValueError, RuntimeError, IndexError) as error:
-                refusals.append(f"{_describe(candidate)}: {error}")
+                refusals.append(f"{describe(candidate)}: {error}")
             else:
                 return candidate
         raise AssertionError(f"for {feature_type} it accepts none of the usual batches: " + "; ".join(refusals))
@@ -143,7 +134,7 @@ def isolated_registry() -> Iterator[Registry]:
 def check_result_is_scalar(subject: Subject) -> None:
     """`forward` gives a scalar tensor, or a dict of them, attached to the graph."""
     for feature_type, batch in subject.cases():
-        result = subject.build(feature_type)(*_leaves(batch).inputs, *batch.targets)
+        result = subject.build(feature_type)(*leaves(batch).inputs, *batch.targets)
         for value in result.values() if isinstance(result, Mapping) else [result]:
             assert isinstance(value, Tensor), f"{feature_type}: it returned {type(value).__name__}, not a tensor"
             assert value.dim() == 0, f"{feature_type}: it returned shape {tuple(value.shape)}, not a scalar"
@@ -178,9 +169,9 @@ def check_every_setting_acts(subject: Subject) -> None:
     properties = {
         field.name: subject.entry.schema["properties"][field.name] for field in subject.config.setting_fields()
     }
-    alternatives = {name: _alternatives(schema) for name, schema in properties.items()}
-    for name, values in alternatives.items():
-        others = [{}, *({other: value} for other in alternatives if other != name for value in alternatives[other])]
+    other_values = {name: alternatives(schema) for name, schema in properties.items()}
+    for name, values in other_values.items():
+        others = [{}, *({other: value} for other in other_values if other != name for value in other_values[other])]
         acts = any(_acts(subject, name, value, base) for base in others for value in values)
         assert acts, f"the setting {name} changes nothing; tried {values}"
 
@@ -189,7 +180,7 @@ def check_gradients(subject: Subject) -> None:
     """The gradient in float64 is that of the value, by finite differences."""
     for feature_type, batch in subject.cases():
         module = subject.build(feature_type).double()
-        doubles = _leaves(_cast(batch, torch.float64))
+        doubles = leaves(cast(batch, torch.float64))
         assert torch.autograd.gradcheck(lambda *x, m=module, t=doubles.targets: _total(m(*x, *t)), doubles.inputs), (
             feature_type
         )
@@ -200,7 +191,7 @@ def check_gradient_of_zero(subject: Subject) -> None:
     for feature_type, given in subject.cases():
         if not given.targets or given.targets[0].is_floating_point():
             continue  # Errors of exactly 0 may be a corner, as in absolute error.
-        batch = _cast(given, torch.float64)
+        batch = cast(given, torch.float64)
         module = subject.build(feature_type).double()
         at_zero, beside = (
             _run(module, Batch(tuple(torch.full_like(x, value) for x in batch.inputs), batch.targets))[1]
@@ -224,8 +215,8 @@ def check_large_inputs(subject: Subject) -> None:
 def check_perfect_fit(subject: Subject) -> None:
     """Predictions that equal the targets, or are certain of them, give a finite value and gradient."""
     for feature_type, batch in subject.cases():
-        if fitted := _fitted(batch):
-            _assert_finite(f"{feature_type}, perfect fit", *_run(subject.build(feature_type), fitted))
+        if fit := fitted(batch):
+            _assert_finite(f"{feature_type}, perfect fit", *_run(subject.build(feature_type), fit))
 
 
 def check_half_precision(subject: Subject) -> None:
@@ -234,7 +225,7 @@ def check_half_precision(subject: Subject) -> None:
         module = subject.build(feature_type)
         for dtype in (torch.float16, torch.bfloat16):
             rounded = Batch(tuple(x.to(dtype) for x in batch.inputs), batch.targets)
-            expected, _ = _run(module, _cast(rounded, torch.float32))
+            expected, _ = _run(module, cast(rounded, torch.float32))
             value, gradients = _run(module, rounded)
             _assert_finite(f"{feature_type}, {dtype}", value, gradients)
             torch.testing.assert_close(
@@ -301,9 +292,9 @@ def check_order_does_not_matter(subject: Subject) -> None:
     """Permuting the batch, or passing tensors that are not contiguous, leaves the value as it is."""
     for feature_type, given in subject.cases():
         module = subject.build(feature_type).double()
-        batch = _cast(given, torch.float64)
+        batch = cast(given, torch.float64)
         expected, _ = _run(module, batch)
-        order = torch.randperm(len(batch.inputs[0]), generator=_generator(1))
+        order = torch.randperm(len(batch.inputs[0]), generator=generator_of(1))
         permuted = Batch(*(tuple(x[order] for x in part) for part in batch))
         spread = Batch(*(tuple(x.repeat_interleave(2, -1)[..., ::2] for x in part) for part in batch))
         for what, case in (("permuted", permuted), ("not contiguous", spread)):
@@ -315,7 +306,7 @@ def check_reductions(subject: Subject) -> None:
     if "reduction" not in {field.name for field in subject.config.setting_fields()}:
         return
     for feature_type, given in subject.cases():
-        batch = _cast(given, torch.float64)
+        batch = cast(given, torch.float64)
         total = subject.build(feature_type, reduction="sum")(*batch.inputs, *batch.targets)
         values = subject.build(feature_type, reduction="none")(*batch.inputs, *batch.targets)
         torch.testing.assert_close(values.sum(), total, msg=f"{feature_type}: sum is not the sum of none")
@@ -327,7 +318,7 @@ def check_counts(subject: Subject) -> None:
         module = subject.build(feature_type)
         if not hasattr(module, "count") or not given.targets:
             continue
-        batch = _cast(given, torch.float64)
+        batch = cast(given, torch.float64)
         try:
             count = module.count(*batch.targets)  # type: ignore[operator]
         except TypeError:
@@ -345,7 +336,7 @@ def check_state(subject: Subject) -> None:
         expected, _ = _run(module, batch)
         for what, other in (("deepcopy", copy.deepcopy(module)), ("pickle", _pickled(module))):
             torch.testing.assert_close(_run(other, batch)[0], expected, msg=f"{feature_type}: {what} differs")
-        value, _ = _run(copy.deepcopy(module).double(), _cast(batch, torch.float64))
+        value, _ = _run(copy.deepcopy(module).double(), cast(batch, torch.float64))
         torch.testing.assert_close(
             value.float(), expected, rtol=1e-4, atol=1e-5, msg=f"{feature_type}: float64 differs"
         )
@@ -387,82 +378,6 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
 }
 
 
-# Batches
-
-
-def _candidates(entry: LossEntry, feature_type: str, seed: int) -> Iterator[Batch]:
-    """The usual batches of a feature type: inputs of one shape each, and targets in several forms."""
-    for shape, kinds in _forms(feature_type):
-        for kind in kinds if len(entry.targets) == 1 else kinds[:1]:
-            generator = _generator(seed)
-            inputs = tuple(torch.randn(shape, generator=generator) for _ in entry.inputs)
-            if len(entry.targets) <= 1:
-                yield Batch(inputs, tuple(_targets(kind, shape, generator) for _ in entry.targets))
-
-
-def _forms(feature_type: str) -> list[tuple[tuple[int, ...], list[str]]]:
-    n, c = SAMPLES, CLASSES
-    forms: dict[str, list[tuple[tuple[int, ...], list[str]]]] = {
-        constants.ANOMALY: [((n,), ["binary", "real"]), ((n, DIMENSIONS), ["real"])],
-        constants.AUDIO: [((n, 16), ["real"])],
-        constants.BINARY: [((n,), ["binary", "binary float"])],
-        constants.CATEGORY: [((n, c), ["ids"])],
-        constants.CATEGORY_DISTRIBUTION: [((n, c), ["distribution"])],
-        constants.IMAGE: [((n, c, SIDE, SIDE), ["ids", "real", "binary float"])],
-        constants.NUMBER: [((n,), ["real", "positive"])],
-        constants.SEQUENCE: [((n, STEPS, c), ["last ids"])],
-        constants.SET: [((n, c), ["binary", "binary float"])],
-        constants.TEXT: [((n, STEPS, c), ["last ids"])],
-        constants.TIMESERIES: [((n, STEPS), ["real", "positive"])],
-        constants.VECTOR: [((n, DIMENSIONS), ["real", "positive"])],
-    }
-    return forms[feature_type]
-
-
-def _targets(kind: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    if kind in ("ids", "last ids"):
-        axis = 1 if kind == "ids" else len(shape) - 1
-        return torch.randint(CLASSES, (*shape[:axis], *shape[axis + 1 :]), generator=generator)
-    if kind in ("binary", "binary float"):
-        labels = torch.randint(2, shape, generator=generator)
-        return labels.float() if kind == "binary float" else labels
-    if kind == "distribution":
-        return torch.randn(shape, generator=generator).softmax(1)
-    values = torch.randn(shape, generator=generator)
-    return values.abs() if kind == "positive" else values
-
-
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def _describe(batch: Batch) -> str:
-    return ", ".join(f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape)}" for part in batch for x in part)
-
-
-def _leaves(batch: Batch) -> Batch:
-    return Batch(tuple(x.detach().clone().requires_grad_() for x in batch.inputs), batch.targets)
-
-
-def _cast(batch: Batch, dtype: torch.dtype) -> Batch:
-    parts = (tuple(x.to(dtype) if x.is_floating_point() else x for x in part) for part in batch)
-    return Batch(*parts)
-
-
-def _fitted(batch: Batch) -> Batch | None:
-    """The batch with predictions that are as good as they can be, where the targets say what that is."""
-    if len(batch.inputs) != 1 or len(batch.targets) != 1:
-        return Batch(tuple(batch.inputs[0] for _ in batch.inputs), ()) if not batch.targets else None
-    predictions, targets = batch.inputs[0], batch.targets[0]
-    if targets.is_floating_point() and targets.shape == predictions.shape:
-        return Batch((targets.clone(),), batch.targets)
-    if targets.shape == predictions.shape:
-        return Batch((200.0 * (2 * targets.float() - 1),), batch.targets)
-    axis = 1 if targets.shape == predictions.shape[:1] + predictions.shape[2:] else -1
-    certain = torch.full_like(predictions, -200.0).scatter(axis, targets.unsqueeze(axis), 200.0)
-    return Batch((certain,), batch.targets)
-
-
 # Running
 
 
@@ -473,7 +388,7 @@ def _total(result: Any) -> Tensor:
 
 def _run(module: Any, batch: Batch) -> tuple[Tensor, list[Tensor]]:
     """The value, and its gradient with respect to each input."""
-    batch = _leaves(batch)
+    batch = leaves(batch)
     value = _total(module(*batch.inputs, *batch.targets))
     gradients = torch.autograd.grad(value, batch.inputs, allow_unused=True)
     return value.detach(), [
@@ -486,7 +401,7 @@ def _assert_finite(what: str, value: Tensor, gradients: list[Tensor]) -> None:
     assert all(torch.isfinite(g).all() for g in gradients), f"{what}: the gradient is not finite"
 
 
-def _alternatives(schema: Mapping[str, Any]) -> list[Any]:
+def alternatives(schema: Mapping[str, Any]) -> list[Any]:
     """Values of a setting other than its default: its examples, its other options, or numbers within its limits."""
     default = schema.get("default")
     found = list(schema.get("examples", ()))
