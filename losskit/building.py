@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import os
 from collections.abc import Mapping
@@ -39,8 +40,12 @@ def create_loss(
     tensor(0.8750)
     """
     if isinstance(loss, BaseLossConfig):
-        return module_of(loss, FeatureContext(feature_type))
-    source = plain({"type": loss, **settings} if isinstance(loss, str) else {**loss, **settings})
+        loss = {field.name: getattr(loss, field.name) for field in dataclasses.fields(loss)}
+    elif isinstance(loss, str):
+        loss = {"type": loss}
+    elif not isinstance(loss, Mapping):
+        raise TypeError(f"a loss is a name, a mapping with `type` or a config, got {type(loss).__name__}")
+    source = plain({**loss, **settings})
     validation = Validation(Document(source), loss_of=FeatureContext(feature_type))
     return module_of(validation.config().features[0].losses[0], FeatureContext(feature_type))
 
@@ -49,6 +54,7 @@ def build(
     source: str | os.PathLike[str] | Mapping[str, Any] | LossesConfig | None = None,
     *,
     text: str | bytes | None = None,
+    name: str | None = None,
     at: str | None = None,
 ) -> MultiTaskLoss:
     """Builds the losses of a config: a module that takes predictions and targets by feature.
@@ -60,7 +66,7 @@ def build(
         ImportError: torch is not installed.
         OSError: the file cannot be read.
     """
-    config = source if isinstance(source, LossesConfig) else load(source, text=text, at=at)
+    config = source if isinstance(source, LossesConfig) else load(source, text=text, name=name, at=at)
     _require_torch("build")
     from losskit.modules.multi_task import MultiTaskLoss, Term
 

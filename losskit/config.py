@@ -12,7 +12,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import yaml
 
-from losskit.diagnostics import WARNING, Diagnostic, Position, Span, show_path
+from losskit.diagnostics import WARNING, Diagnostic, Position, Span, cut, show_path
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 64
@@ -128,7 +128,7 @@ def read(source: str | bytes, name: str | None = None) -> Document:
         position = Position(len(before), len(before[-1]) + 1)
         return _refused(document, "LK001", f"the character U+{ord(bad[0]):04X} is not allowed in YAML", position)
     try:
-        _Reader(document, is_json=bool(name and name.endswith(".json"))).read()
+        _Reader(document, is_json=bool(name and name.lower().endswith(".json"))).read()
     except _Refusal as refusal:
         document.data = None
         document.diagnostics.append(refusal.diagnostic)
@@ -251,7 +251,7 @@ class _Reader:
         if first := parent.entries.get(key):
             assert first.key
             where = first.key.start.line
-            self.report("LK002", f"the key `{key[:40]}` stands here again; it was set on line {where}", span)
+            self.report("LK002", f"the key `{cut(key)}` stands here again; it was set on line {where}", span)
 
     def alias(self, event: yaml.AliasEvent) -> None:
         span = _span(event)
@@ -319,7 +319,7 @@ class _Reader:
     def refuse_tag(self, event: Any) -> None:
         if event.tag:
             tag = event.tag.replace("tag:yaml.org,2002:", "!!")
-            self.report("LK003", f"the tag `{tag[:60]}` is not allowed: a config is plain data", _span(event))
+            self.report("LK003", f"the tag `{cut(tag)}` is not allowed: a config is plain data", _span(event))
 
     def report(self, code: str, message: str, span: Span) -> None:
         self.document.diagnostics.append(Diagnostic(code, message).at(span, self.document.name))
@@ -347,7 +347,7 @@ def number_notation_warning(document: Document, path: Path) -> Diagnostic | None
     for step in path:
         value = value[step]
     if isinstance(value, int):
-        message = f"`{entry.notation}` is {value} here, but not for PyYAML's default reader, which takes it for octal"
+        message = f"`{entry.notation}` is {value} here, but not for PyYAML's default reader, which knows octal numbers"
         cure = str(value)
     else:
         message = f"`{entry.notation}` is a number here, but text for PyYAML's default reader"

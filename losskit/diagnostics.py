@@ -141,7 +141,7 @@ def show(value: Any) -> str:
     if value is True or value is False:
         return str(value).lower()
     if isinstance(value, str):
-        return f'"{_cut(value)}"'
+        return f'"{cut(value)}"'
     if isinstance(value, dict):
         return "a mapping" if value else "an empty mapping"
     if isinstance(value, (list, tuple)):
@@ -152,14 +152,14 @@ def show(value: Any) -> str:
         return ".inf" if value > 0 else "-.inf"
     if isinstance(value, int) and value.bit_length() > 200:
         return "a very large integer"
-    return _cut(repr(value))
+    return cut(repr(value))
 
 
 def show_path(path: Iterable[str | int]) -> str:
     """`("output_features", 0, "loss")` as `output_features[0].loss`."""
     text = ""
     for step in path:
-        text += f"[{step}]" if isinstance(step, int) else f".{_cut(step)}" if text else _cut(step)
+        text += f"[{step}]" if isinstance(step, int) else f".{cut(step)}" if text else cut(step)
     return text
 
 
@@ -173,11 +173,14 @@ def nearest(word: str, names: Iterable[str], cutoff: float = 0.6) -> list[str]:
     """Up to 5 of `names` that are spelt like `word`, the nearest first."""
     import difflib  # Here, because it costs 6 ms and only a mistake needs it.
 
+    if len(word) < 3 and cutoff < 0.7:
+        return []  # two letters are like too many words
     word = word[:100].lower().replace("-", "_").replace(" ", "_")
     by_key = {name.lower(): name for name in names}
     return [by_key[key] for key in difflib.get_close_matches(word, by_key, n=5, cutoff=cutoff)]
 
 
-def _cut(text: str) -> str:
-    text = text.replace("\n", "\\n")
+def cut(text: str) -> str:
+    """`text` at a readable length, with characters that would move or colour the output written out."""
+    text = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text[:200])
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"

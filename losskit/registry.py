@@ -172,7 +172,9 @@ class Registry:
         entries = self._all()
         for name in entry.names:
             holder = entries.get(self._names.get(name, ""))
-            if holder and holder.module.path != entry.module.path:
+            # Functions without a name of their own have all the same path.
+            same = holder and holder.module.path == entry.module.path and "<lambda>" not in entry.module.path
+            if holder and not same:
                 raise RegistrationError(
                     f"the name {name!r} of {entry.module.path} is taken by {holder.module.path}; choose another name"
                 )
@@ -206,7 +208,7 @@ class Registry:
     def _load_plugin(self, what: str, load: Callable[[], Any]) -> None:
         try:
             load()
-        except Exception as error:  # A plugin can fail in any way, and none may stop the others.
+        except (Exception, SystemExit) as error:  # A plugin can fail in any way, and none may stop the others.
             message = f"{what} failed: {type(error).__name__}: {error}"
             self.plugin_problems.append(Diagnostic("LK401", message, severity=WARNING))
 
@@ -219,7 +221,7 @@ def register_loss(
     feature_types: str | Sequence[str] | None = None,
     *,
     schema: type[BaseLossConfig] | None = None,
-    aliases: Sequence[str] = (),
+    aliases: str | Sequence[str] = (),
     registry: Registry = registry,
 ) -> Callable[[L], L]:
     """Registers the decorated `nn.Module` class, or function of predictions and targets, as a loss.
@@ -239,12 +241,13 @@ def register_loss(
     The decorated class or function is returned unchanged.
     """
     types = tuple(FEATURE_TYPES if feature_types is None else check_feature_types(feature_types))
+    aliases = (aliases,) if isinstance(aliases, str) else tuple(aliases)
     for word in (name, *aliases):
         if not isinstance(word, str) or not word:
             raise RegistrationError(f"the name of a loss must be text, got {word!r}")
 
     def decorate(loss: L) -> L:
-        registry.add(_entry(loss, name, types, tuple(aliases), schema))
+        registry.add(_entry(loss, name, types, aliases, schema))
         return loss
 
     return decorate
@@ -286,9 +289,9 @@ def _entry(
         raise RegistrationError(f"{loss.__qualname__} is no torch.nn.Module, so it cannot be the loss {name!r}")
     if not is_class and not inspect.isfunction(loss):
         raise RegistrationError(f"the loss {name!r} must be an nn.Module class or a function, got {loss!r}")
-    if config is None and hasattr(loss, "get_schema_cls"):
-        config = loss.get_schema_cls()
     try:
+        if config is None and hasattr(loss, "get_schema_cls"):
+            config = loss.get_schema_cls()
         constructor = signature.read_constructor(loss, skip=0 if is_class else 2, config_cls=config)
         left_out = constructor.left_out
         if config is None:

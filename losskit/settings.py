@@ -35,7 +35,9 @@ def setting_errors(entry: LossEntry, values: Mapping[str, Any]) -> Iterator[Sett
     """What the schema of a loss objects to in `values`, apart from settings that the loss does not have."""
     for error in validator(entry).iter_errors(values):
         if error.absolute_path:
-            yield _explained(entry, error)
+            setting, *steps = error.absolute_path
+            for inner, inside in _innermost(error):
+                yield _explained(entry, str(setting), (*steps, *inside), inner)
 
 
 @functools.lru_cache(maxsize=512)
@@ -61,21 +63,27 @@ def _validator_class() -> Any:
     )
 
 
-def _explained(entry: LossEntry, error: Any) -> SettingError:
-    setting, *steps = error.absolute_path
-    while error.validator == "anyOf":
-        # Of the alternatives, those whose own type fits failed further inside, and there the mistake is.
-        fitting = [e for e in error.context if not (e.validator == "type" and not e.relative_path)]
-        if not fitting:
-            break
-        error = fitting[0]
-        steps += error.relative_path
+def _innermost(error: Any) -> Iterator[tuple[Any, tuple[str | int, ...]]]:
+    """The errors that say most, each with the way to it: of alternatives, those inside the one whose own type fits."""
+    # An error of the type at the top of an alternative says only that this is not the alternative that was meant.
+    fitting = [e for e in error.context or () if not (e.validator == "type" and not e.relative_path)]
+    if error.validator != "anyOf" or not fitting:
+        yield error, ()
+        return
+    meant = fitting[0].schema_path[0]
+    for inner in fitting:
+        if inner.schema_path[0] == meant:
+            for deeper, inside in _innermost(inner):
+                yield deeper, (*inner.relative_path, *inside)
+
+
+def _explained(entry: LossEntry, setting: str, steps: tuple[str | int, ...], error: Any) -> SettingError:
     code, what, suggestion, help = _objection(error.validator, error.validator_value, error.instance, error.schema)
     if code in ("LK202", "LK203") and help is None:
         allowed = describe(entry.schema["properties"][setting])
         help = None if allowed in what else f"`{setting}` is {allowed}"
     message = f"`{show_path((setting, *steps))}` of `{entry.name}` must {what}, got {show(error.instance)}"
-    return SettingError(code, str(setting), tuple(steps), message, suggestion, help)
+    return SettingError(code, setting, steps, message, suggestion, help)
 
 
 def _objection(
@@ -102,10 +110,10 @@ def _type_help(value: Any, schema: Mapping[str, Any]) -> str | None:
     if isinstance(value, str) and {"number", "integer"} & set(kinds):
         number = value.replace("_", "")
         try:
-            float(number)
+            finite = math.isfinite(float(number))
         except ValueError:
             return None
-        return f"write {number} without quotes"
+        return f"write {number}" + ("" if "_" in value else " without quotes") if finite else None
     if isinstance(value, str) and "boolean" in kinds and value.lower() in ("yes", "no", "on", "off", "y", "n"):
         return f"write {'true' if value.lower() in ('yes', 'on', 'y') else 'false'}"
     if isinstance(value, (int, float)) and not isinstance(value, bool) and kinds == ["string"]:

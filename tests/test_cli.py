@@ -86,6 +86,46 @@ def test_folders_are_searched_and_files_without_losses_left_out(capsys):
     assert (code, err) == (0, "2 files checked, 1 warning in 1 file\n")
 
 
+def test_files_of_others_in_a_folder_are_left_out(capsys, folder):
+    (folder / "others").mkdir()
+    for name, text in {
+        "empty.yaml": "",
+        "several.yaml": "a: 1\n---\nb: 2\n",
+        "tags.yaml": "Resource: !Ref Name\n",
+        "template.yaml": "a: {{ .Values.x }}\n",
+        "history.json": '{"losses": [0.1, 0.2]}',
+        "inputs.yaml": "input_features: [{name: x, type: number}]\n",
+    }.items():
+        (folder / "others" / name).write_text(text)
+    (folder / "others" / "latin.yaml").write_bytes("größe: 1".encode("latin-1"))
+    (folder / "others" / "broken_link.yaml").symlink_to("nowhere.yaml")
+    assert run(capsys, "validate", "others")[0] == 2, "nothing to check"
+    (folder / "others" / "good.yaml").write_text(GOOD)
+    assert run(capsys, "validate", "others") == (0, "", "1 file checked, no problems\n")
+    (folder / "others" / "ours.yaml").write_text(GOOD + "\tbroken")
+    assert run(capsys, "validate", "others")[0] == 1
+    assert run(capsys, "validate", "others", "--at", "m.losses", "--allow-empty")[0] == 1
+
+
+def test_what_is_named_is_excluded_only_by_force(capsys):
+    assert run(capsys, "validate", "configs/deep/bad.yml", "--exclude", "*.yml")[0] == 1
+    code, _, err = run(capsys, "validate", "configs/deep/bad.yml", "--exclude", "*.yml", "--force-exclude")
+    assert (code, "nothing to check" in err) == (2, True)
+
+
+def test_terminals_that_lack_a_character(folder):
+    (folder / "wide.yaml").write_text('output_features: [{name: "値", type: number, loss: hubr}]\n')
+    result = losskit("validate", "wide.yaml", env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert result.returncode == 1
+    assert b"\\u5024" in result.stdout
+
+
+def test_a_plugin_that_exits_is_told(capsys, folder):
+    (folder / "exits.py").write_text("import sys; sys.exit(7)")
+    code, _, err = run(capsys, "list", "--plugin", "exits")
+    assert (code, "the plugin 'exits' failed: SystemExit" in err) == (2, True)
+
+
 def test_a_named_file_without_losses_is_an_error(capsys):
     code, out, _ = run(capsys, "validate", "docker-compose.yml")
     assert (code, "neither `output_features` nor `losses`" in out) == (1, True)
@@ -146,6 +186,8 @@ def test_losses_may_stand_deeper(capsys, folder):
 def test_colour_follows_the_conventions(capsys, monkeypatch):
     assert "\x1b[" not in run(capsys, "validate", "configs")[1]
     assert "\x1b[" in run(capsys, "validate", "configs", "--color", "always")[1]
+    monkeypatch.setenv("CLICOLOR_FORCE", "")
+    assert "\x1b[" not in run(capsys, "validate", "configs")[1]
     monkeypatch.setenv("FORCE_COLOR", "1")
     assert "\x1b[" in run(capsys, "validate", "configs")[1]
     assert "\x1b[" not in run(capsys, "validate", "configs", "--color", "never")[1]
@@ -214,6 +256,8 @@ def test_a_reader_that_has_had_enough_is_no_error(folder):
     assert result.stdout.startswith("error[LK103]")
     assert "Traceback" not in result.stderr
     assert "Broken" not in result.stderr
+    result = subprocess.run(["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, check=False)
+    assert result.returncode == 141
 
 
 def test_a_fault_of_ours_exits_with_3(capsys, monkeypatch):
@@ -250,7 +294,7 @@ def test_show(capsys, losses):
     from losskit import register_loss
 
     register_loss("torch_ce", "category")(nn.CrossEntropyLoss)
-    assert "YAML cannot hold it: weight, size_average, reduce" in run(capsys, "show", "torch_ce")[1]
+    assert "uses the name itself: weight, size_average, reduce" in run(capsys, "show", "torch_ce")[1]
 
 
 @pytest.mark.parametrize("name", registry.names())

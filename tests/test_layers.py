@@ -15,7 +15,7 @@ LAYERS = [
     {"constants", "diagnostics"},
     {"schema", "config"},
     {"registry"},
-    {"modules", "settings", "validation"},
+    {"modules", "settings", "loss_checker", "validation"},
     {"building", "testing"},
     {"cli"},
 ]

@@ -140,6 +140,12 @@ def test_inputs_may_come_from_a_feature_with_dots_in_its_name():
     assert output.total == 0.5
 
 
+def test_a_tensor_of_another_feature_is_its_logits():
+    loss = {"type": "huber", "inputs": {"logits": "b.logits"}}
+    criterion = losskit.build({"output_features": [{"name": "p", "type": "number", "loss": loss}]})
+    assert criterion({"b": torch.ones(2)}, {"p": torch.zeros(2)}).total == 0.5
+
+
 def test_losses_of_one_type_have_distinct_keys():
     loss = ["huber", {"type": "huber", "delta": 2}, {"type": "mse", "name": "huber_2"}, "huber"]
     criterion = losskit.build({"output_features": [{"name": "p", "type": "number", "loss": loss}]})
@@ -227,3 +233,16 @@ def test_losses_that_return_no_scalar_are_named(result, message):
     criterion = losskit.build({"output_features": [{"name": "p", "type": "number", "loss": "odd"}]})
     with pytest.raises(TypeError, match=f"p/odd: the loss {message}"):
         criterion({"p": torch.ones(2)}, {"p": torch.ones(2)})
+
+
+def test_config_objects_are_checked_too():
+    from losskit.schema import HuberLossConfig
+
+    assert losskit.create_loss(HuberLossConfig(delta=2.0)).delta == 2.0
+    assert losskit.create_loss(HuberLossConfig(), delta=5.0).delta == 5.0
+    with pytest.raises(losskit.ConfigError, match="greater than 0"):
+        losskit.create_loss(HuberLossConfig(delta=-1.0))
+    with pytest.raises(losskit.ConfigError, match="not for image"):
+        losskit.create_loss(HuberLossConfig(), feature_type="image")
+    with pytest.raises(TypeError, match="a name, a mapping with `type` or a config, got NoneType"):
+        losskit.create_loss(None)

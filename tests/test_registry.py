@@ -294,6 +294,24 @@ def test_mistake_is_an_error_when_registering(mistake):
     assert "x" not in losskit.losses()
 
 
+def test_targets_that_come_before_predictions_are_refused():
+    with pytest.raises(RegistrationError, match=r"targets before predictions \(input, target, var\); wrap it"):
+        register_loss("gaussian", NUMBER)(nn.GaussianNLLLoss)
+    with pytest.raises(RegistrationError, match="targets before predictions"):
+        register_loss("keras", NUMBER)(lambda y_true, y_pred: (y_pred - y_true).mean())
+
+
+def test_two_functions_without_a_name_are_two_losses():
+    register_loss("nameless", NUMBER)(lambda p, t: (p - t).mean())
+    with pytest.raises(RegistrationError, match="'nameless'"):
+        register_loss("nameless", NUMBER)(lambda p, t: (p + t).mean())
+
+
+def test_a_single_alias_may_be_text():
+    register_loss("with_alias", NUMBER, aliases="abc")(nn.L1Loss)
+    assert losskit.registry.registry.get("abc").aliases == ("abc",)
+
+
 # Looking up
 
 

@@ -49,7 +49,7 @@ def test_each_helper_writes_its_limits():
     assert found["c"] == {"type": "number", "minimum": 0, "exclusiveMaximum": 1, "default": 0.5}
     assert found["d"] == {"type": "integer", "minimum": 1, "maximum": 9, "default": 1}
     assert found["e"] == {"type": "boolean", "default": True}
-    assert found["f"] == {"type": "string", "enum": ["x", "y"], "default": "x"}
+    assert found["f"] == {"enum": ["x", "y"], "default": "x"}
     assert found["g"] == {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1, "default": [1]}
     assert [option["type"] for option in found["h"]["anyOf"]] == ["array", "object", "null"]
     assert found["i"]["items"] == {"type": "array", "items": {"type": "number"}, "minItems": 1}

@@ -152,6 +152,59 @@ def test_omegaconf_is_read_as_plain_data():
     assert plain({"a": config.losses}) == {"a": [{"type": "huber", "weight": 2.0}]}
 
 
+def test_references_of_omegaconf_matter_only_where_they_are_used():
+    omegaconf = pytest.importorskip("omegaconf")
+    config = omegaconf.OmegaConf.create({"home": "${oc.env:NO_SUCH_VARIABLE}", "must": "???", "losses": ["huber"]})
+    assert losskit.validate(config) == []
+    config.losses = [{"type": "huber", "delta": "${oc.env:NO_SUCH_VARIABLE}"}]
+    (problem,) = losskit.validate(config)
+    assert problem.code == "LK202"
+
+
+@pytest.mark.parametrize("at", ["losses.²", "losses.9", "losses." + "9" * 5000, "losses.0.x", ""])
+def test_places_that_are_not_there_are_told(at):
+    (problem,) = losskit.validate({"losses": ["huber"]}, at=at)
+    assert problem.code == "LK101"
+
+
+def test_numbers_that_no_float_can_hold_are_refused():
+    (problem,) = losskit.validate({"losses": [{"type": "huber", "delta": 10**6000}]})
+    assert (problem.code, "got .inf" in problem.message) == ("LK202", True)
+
+
+def test_messages_carry_no_control_characters():
+    found = losskit.validate(text='losses: ["\\e[31mhubr\\r\\n", {type: huber, "a\\nb\\u202e": 1}]')
+    assert [d.code for d in found] == ["LK103", "LK201"]
+    assert all(char.isprintable() for d in found for char in str(d))
+
+
+HOSTILE = {
+    "many classes": "output_features: [{name: a, type: category, classes: ["
+    + ", ".join(f"c{i}" for i in range(60_000))
+    + ", c1]}]",
+    "many weights": "output_features: [{name: a, type: category, classes: &c ["
+    + ", ".join(f"c{i}" for i in range(20_000))
+    + "], loss: {type: cross_entropy, class_weights: {"
+    + ", ".join(f"c{i}: 1" for i in range(20_000))
+    + "}}}]",
+    "repeated list": "x: &l ["
+    + ", ".join(["{type: cross_entropy, class_weights: [1, 2]}"] * 200)
+    + "]\noutput_features:\n"
+    + "".join(f"- {{name: f{i}, type: category, loss: *l}}\n" for i in range(200)),
+    "many unknown": "losses: [" + ", ".join(["hubr"] * 16_000) + "]",
+}
+
+
+@pytest.mark.parametrize("attack", HOSTILE)
+def test_hostile_configs_take_no_time(attack):
+    # A quadratic loop would take minutes; the limit is far from what it takes, and far from that.
+    import time
+
+    start = time.process_time()
+    losskit.validate(text=HOSTILE[attack])
+    assert time.process_time() - start < 10
+
+
 def test_a_mapping_that_contains_itself_is_refused():
     config = {"losses": []}
     config["losses"].append(config)

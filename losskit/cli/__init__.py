@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -18,6 +19,8 @@ COMMANDS = {
     "schema": "write the JSON Schema of config files",
 }
 EXIT_OK, EXIT_FINDINGS, EXIT_CANNOT_RUN, EXIT_INTERNAL = 0, 1, 2, 3
+# As a shell shows it for programs that end so, so that `set -o pipefail` notices.
+EXIT_BROKEN_PIPE = 141
 
 
 class CannotRunError(Exception):
@@ -36,6 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if name in given:
             importlib.import_module(f"losskit.cli.commands.{name}").add_arguments(command)
     options = parser.parse_args(given)
+    # What the terminal's encoding lacks is written out, in place of an error in the middle of the output.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         code: int = importlib.import_module(f"losskit.cli.commands.{options.command}").run(options)
         sys.stdout.flush()
@@ -45,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader, such as `head`, has had enough. Python would complain once more when it closes stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return EXIT_OK
+        return EXIT_BROKEN_PIPE
     except KeyboardInterrupt:
         return 130
     except Exception:
@@ -80,7 +87,7 @@ def import_plugins(modules: Sequence[str]) -> None:
     for module in modules:
         try:
             importlib.import_module(module)
-        except Exception as error:  # Whatever a plugin raises, the cure is the user's.
+        except (Exception, SystemExit) as error:  # Whatever a plugin raises, the cure is the user's.
             raise CannotRunError(f"the plugin {module!r} failed: {type(error).__name__}: {error}") from error
 
 

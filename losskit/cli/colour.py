@@ -23,6 +23,6 @@ def _wanted(stream: TextIO) -> bool:
     environment = os.environ
     if environment.get("NO_COLOR"):
         return False
-    if environment.get("FORCE_COLOR") or environment.get("CLICOLOR_FORCE", "0") != "0":
+    if any(environment.get(variable, "0") not in ("", "0") for variable in ("FORCE_COLOR", "CLICOLOR_FORCE")):
         return True
     return stream.isatty() and environment.get("TERM") != "dumb"

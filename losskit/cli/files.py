@@ -20,8 +20,10 @@ class Found(NamedTuple):
     is_named: bool
 
 
-def find(paths: Sequence[str], exclude: Sequence[str]) -> Iterator[Found]:
+def find(paths: Sequence[str], exclude: Sequence[str], *, force_exclude: bool = False) -> Iterator[Found]:
     """The files behind files, folders and patterns, each once, in order.
+
+    `exclude` leaves out what lies in folders; with `force_exclude`, also what is named.
 
     Raises:
         CannotRunError: a path does not exist.
@@ -30,7 +32,8 @@ def find(paths: Sequence[str], exclude: Sequence[str]) -> Iterator[Found]:
     for path in paths or ["."]:
         for found in _expand(path):
             name = _shown(found.path)
-            if name not in seen and not _is_excluded(name, exclude):
+            may_exclude = force_exclude or not found.is_named
+            if name not in seen and not (may_exclude and _is_excluded(name, exclude)):
                 seen.add(name)
                 yield Found(name, found.is_named)
 

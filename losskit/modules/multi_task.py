@@ -75,7 +75,7 @@ class MultiTaskLoss(nn.Module):
             inputs = [_input(term, key, role, predictions) for role in term.inputs]
             inputs += [_target(term, key, name, targets) for name in term.targets]
             value = _called(key, loss, inputs)
-            if isinstance(value, Mapping):
+            if isinstance(value, Mapping) and value:
                 for name, part in value.items():
                     parts[f"{key}/{name}"] = _scalar(f"{key}/{name}", part).detach()
                 value = sum(value.values())
@@ -115,6 +115,8 @@ def _input(term: Term, key: str, role: str, predictions: Mapping[Any, Any]) -> A
             other, inner = predictions.get(".".join(parts[:cut])), ".".join(parts[cut:])
             if isinstance(other, Mapping) and inner in other:
                 return other[inner]
+            if isinstance(other, Tensor) and inner == LOGITS:
+                return other
     if given is None and role not in term.renamed:
         raise ValueError(f"{key}: the predictions{_of(term.feature, 'the feature ')} are missing")
     message = f"{key}: nothing fills its input {role!r}"

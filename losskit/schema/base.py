@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from losskit.diagnostics import ERROR
+from losskit.diagnostics import ERROR, cut, listing, nearest
 from losskit.schema import fields as schema_utils
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ class Problem:
     code: str = "LK207"
     severity: str = ERROR
     help: str | None = None
+    suggestion: str | None = None
+    # From the setting to the key inside it that is wrong, where one is.
+    steps: tuple[str | int, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,6 +126,9 @@ class BaseLossConfig:
 
 
 def _class_problems(name: str, value: Any, feature: FeatureContext) -> Iterator[Problem]:
+    numbers = list(value.values()) if isinstance(value, Mapping) else value
+    if isinstance(numbers, list) and numbers and not any(numbers):
+        yield Problem(name, "has only zeros, so nothing would count", "LK207")
     if isinstance(value, list) and feature.num_classes is not None and len(value) != feature.num_classes:
         yield Problem(name, f"has {len(value)} values, but the feature has {feature.num_classes} classes", "LK206")
     if not isinstance(value, Mapping):
@@ -131,13 +137,17 @@ def _class_problems(name: str, value: Any, feature: FeatureContext) -> Iterator[
         cure = "add `classes: [...]` to the feature, or write a list in the order of the class ids"
         yield Problem(name, "names classes, but the feature does not say which it has", "LK206", help=cure)
         return
-    missing = [label for label in feature.classes if label not in value]
-    unknown = [label for label in value if label not in feature.classes]
+    labels = set(feature.classes)
+    allowed = f"classes of the feature: {listing(map(cut, feature.classes), 20)}"
+    for label in value:
+        if label not in labels:
+            near = nearest(label, feature.classes)
+            message = f"names the class {cut(label)}, which the feature does not have"
+            yield Problem(name, message, "LK206", steps=(label,), suggestion=near[0] if near else None, help=allowed)
+    missing = [cut(label) for label in feature.classes if label not in value]
     if missing:
-        yield Problem(name, f"has no value for the class {missing[0]}", "LK206")
-    if unknown:
-        allowed = "classes of the feature: " + ", ".join(feature.classes[:20])
-        yield Problem(name, f"names the class {unknown[0]}, which the feature does not have", "LK206", help=allowed)
+        noun = "class" if len(missing) == 1 else "classes"
+        yield Problem(name, f"has no value for the {noun} {listing(missing)}", "LK206")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,8 +14,12 @@ class TripletMarginLossConfig(ReducedLossConfig):
         description="By how much the negative must be further away than the positive before a triplet costs nothing.",
         examples=[2.0],
     )
-    p: float = schema_utils.PositiveFloat(
-        default=2.0, description="The norm of the distance: 2 is Euclidean, 1 adds up the differences.", examples=[1.0]
+    p: float = schema_utils.FloatRange(
+        default=2.0,
+        min=0.1,
+        max=50,
+        description="The norm of the distance: 2 is Euclidean, 1 adds up the differences.",
+        examples=[1.0],
     )
     eps: float = schema_utils.NonNegativeFloat(
         default=1e-6,

@@ -27,7 +27,10 @@ class FocalLossConfig(ReducedLossConfig):
         examples=[0.75, [0.2, 0.3, 0.5]],
     )
     gamma: float = schema_utils.NonNegativeFloat(
-        default=2.0, description="How strongly easy examples are played down; 0 is plain cross-entropy.", examples=[1.5]
+        default=2.0,
+        max=100,
+        description="How strongly easy examples are played down; 0 is plain cross-entropy.",
+        examples=[1.5],
     )
     ignore_index: int | None = ignore_index()
     activation: str = schema_utils.StringOptions(

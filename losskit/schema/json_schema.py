@@ -124,10 +124,10 @@ def _add_validator(schema: Schema, validator: Any) -> None:
             schema[f"min{keyword}"] = low
         if high is not None:
             schema[f"max{keyword}"] = high
-    elif type(validator) is validate.OneOf:
-        schema["enum"] = list(validator.choices)
-    elif type(validator) is validate.Equal:
-        schema["enum"] = [validator.comparable]
+    elif type(validator) in (validate.OneOf, validate.Equal):
+        # The options say the type already; both together would tell one mistake twice.
+        schema.pop("type", None)
+        schema["enum"] = list(validator.choices) if type(validator) is validate.OneOf else [validator.comparable]
     else:
         kind = type(validator)
         raise TypeError(f"the validator {kind.__module__}.{kind.__qualname__} has no exact form in JSON Schema")

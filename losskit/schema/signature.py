@@ -16,7 +16,7 @@ from losskit.schema.base import RESERVED, BaseLossConfig, dataclass
 
 _SCALARS = (bool, int, float, str)
 # What the parameters of `forward` that take targets are called in torch.nn and in common loss code.
-_TARGET_NAMES = ("target", "targets", "label", "labels", "y_true")
+_TARGET_NAMES = ("target", "targets", "label", "labels", "y_true", "y")
 _REDUCTIONS = ("mean", "sum")
 
 
@@ -116,9 +116,14 @@ def roles(loss: Any, forward: Callable[..., Any], skip: int) -> tuple[tuple[str,
     ]
     inputs: tuple[str, ...] = (LOGITS,)
     targets: tuple[str, ...] = (TARGETS,)
+    declared = hasattr(loss, "get_loss_inputs") or hasattr(loss, "get_loss_targets")
+    are_targets = [name in _TARGET_NAMES for name in positional]
+    if not declared and any(are_targets[:-1]):
+        order = ", ".join(positional)
+        raise TypeError(f"it takes its targets before predictions ({order}); wrap it so that the targets come last")
     if len(positional) not in (0, 2):
         inputs = tuple(name for name in positional if name not in _TARGET_NAMES)
-        targets = (TARGETS,) if len(inputs) < len(positional) else ()
+        targets = (TARGETS,) if any(are_targets) else ()
     if hasattr(loss, "get_loss_inputs"):
         inputs = _keys(loss.get_loss_inputs())
     if hasattr(loss, "get_loss_targets"):

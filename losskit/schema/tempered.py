@@ -22,6 +22,7 @@ class TemperedSoftmaxCrossEntropyLossConfig(ReducedLossConfig):
     )
     t2: float = schema_utils.PositiveFloat(
         default=1.4,
+        max=10,
         description="The temperature of the softmax: above 1 its tails are heavy, so that wrong labels near the "
         "boundary pull less; 1 is the softmax; below 1 probabilities can be 0.",
         examples=[2.0],

@@ -51,7 +51,10 @@ def _text(entry: LossEntry, asked: str) -> str:
                 schema.get("description", ""), width, initial_indent="      ", subsequent_indent="      "
             )
     if entry.left_out:
-        lines += ["", f"not in a config, for YAML cannot hold it: {', '.join(entry.left_out)}"]
+        lines += [
+            "",
+            f"not in a config, for YAML cannot hold them or a config uses the name itself: {', '.join(entry.left_out)}",
+        ]
     return "\n".join(lines)
 
 

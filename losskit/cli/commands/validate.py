@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 
@@ -23,6 +24,8 @@ from losskit.diagnostics import ERROR, WARNING, Diagnostic
 from losskit.validation import Validation
 
 FORMAT_VARIABLE = "LOSSKIT_OUTPUT_FORMAT"
+# In a folder, a file that cannot be read as YAML is ours only if it says so.
+_MENTIONS_FEATURES = re.compile(r"""^[ \t{]*["']?output_features["']?[ \t]*:""", re.MULTILINE)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,13 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output-format",
         choices=["auto", *FORMATS],
-        default=os.environ.get(FORMAT_VARIABLE, "auto"),
+        default=os.environ.get(FORMAT_VARIABLE) or "auto",
         help=f"how problems are printed (environment: {FORMAT_VARIABLE})",
     )
     parser.add_argument("--stdin-filename", metavar="NAME", default="<stdin>", help="what to call standard input")
     parser.add_argument(
         "--exclude", action="append", default=[], metavar="GLOB", help="leave out files and folders; may be repeated"
     )
+    parser.add_argument("--force-exclude", action="store_true", help="leave them out even if they are named")
     parser.add_argument(
         "--at", metavar="PATH", help="where in each file the losses stand, such as model_config.visual_bert.losses"
     )
@@ -64,18 +68,19 @@ def run(options: argparse.Namespace) -> int:
     colour = Colour(options.color, sys.stdout)
     counts = {ERROR: 0, WARNING: 0}
     files = wrong_files = 0
-    unreadable = False
-    for document, is_named in _documents(options):
+    unreadable: list[str] = []
+    for document, is_named in _documents(options, unreadable):
         validation = Validation(document, at=options.at)
-        if not (is_named or validation.has_losses or document.diagnostics):
+        if not (is_named or validation.has_losses or _MENTIONS_FEATURES.search(document.text)):
             continue
         files += 1
-        unreadable |= any(diagnostic.code == "LK008" for diagnostic in validation.diagnostics)
+        if any(diagnostic.code == "LK008" for diagnostic in validation.diagnostics):
+            unreadable.append(str(document.name))
         wrong_files += bool(validation.diagnostics)
         for diagnostic in validation.diagnostics:
             counts[diagnostic.severity] += 1
         _print(validation.diagnostics, document, show, colour, options.quiet)
-    if not files and not options.allow_empty:
+    if not (files or unreadable or options.allow_empty):
         raise CannotRunError("nothing to check: found no file with `output_features` or `losses`")
     if not options.quiet:
         print(_summary(counts, files, wrong_files), file=sys.stderr)
@@ -85,20 +90,25 @@ def run(options: argparse.Namespace) -> int:
     return EXIT_FINDINGS if failed and not options.exit_zero else EXIT_OK
 
 
-def _documents(options: argparse.Namespace) -> Iterator[tuple[Document, bool]]:
+def _documents(options: argparse.Namespace, unreadable: list[str]) -> Iterator[tuple[Document, bool]]:
+    """Each file that can be read, and whether it was named; the others are told and added to `unreadable`."""
     paths = options.paths
     if "-" in paths:
         yield read(sys.stdin.buffer.read(), options.stdin_filename), True
         paths = [path for path in paths if path != "-"]
         if not paths:
             return
-    for found in find(paths, options.exclude):
+    for found in find(paths, options.exclude, force_exclude=options.force_exclude):
         try:
             with open(found.path, "rb") as file:
                 source = file.read()
+        except FileNotFoundError:
+            continue  # a link in a folder that leads nowhere; a path that is named and missing was told before
         except OSError as error:
-            raise CannotRunError(f"cannot read {found.path!r}: {error.strerror}") from error
-        yield read(source, found.path), found.is_named
+            print(f"losskit: cannot read {found.path!r}: {error.strerror}", file=sys.stderr)
+            unreadable.append(found.path)
+        else:
+            yield read(source, found.path), found.is_named
 
 
 def _print(

@@ -40,7 +40,7 @@ def _frame(diagnostic: Diagnostic, document: Document, gutter: str, suggestion: 
     stop = end.column - 1 if end and end.line == position.line else start + 1
     # A long line is cut to a window around the place.
     left = max(0, start - MAX_WIDTH // 2) if len(text) > MAX_WIDTH else 0
-    shown = text[left : left + MAX_WIDTH]
+    shown = "".join(char if char.isprintable() or char == "\t" else "\ufffd" for char in text[left : left + MAX_WIDTH])
     pad = "".join("\t" if char == "\t" else " " * _width(char) for char in shown[: start - left])
     marked = shown[start - left : max(stop, start + 1) - left]
     caret = "^" * max(1, sum(_width(char) for char in marked))

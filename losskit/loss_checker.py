@@ -1,0 +1,240 @@
+"""Checks what a config says about the losses of one feature: names, settings, inputs, and rules across settings."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from losskit.config import Document, Path, number_notation_warning
+from losskit.diagnostics import ERROR, Diagnostic, cut, listing, nearest, show
+from losskit.registry import LossEntry, Registry
+from losskit.settings import setting_errors
+
+if TYPE_CHECKING:
+    from losskit.schema.base import BaseLossConfig, FeatureContext
+
+# What a loss says about itself beside its settings; MMF puts only settings into `params`.
+_OUTSIDE_PARAMS = ("type", "weight", "name", "inputs")
+
+
+class FoundLoss(NamedTuple):
+    """A loss of the config whose type is known: what it says, and where each key stands."""
+
+    entry: LossEntry
+    values: dict[str, Any]
+    paths: dict[str, Path]
+
+    def load(self) -> BaseLossConfig:
+        """The typed form of a loss that the schema has accepted."""
+        values = {**self.values, "type": self.entry.name}
+        config: BaseLossConfig = self.entry.config.load().schema().load(values)
+        return config
+
+
+class LossChecker:
+    """Checks losses one after the other; what is wrong goes to `problems`."""
+
+    def __init__(self, document: Document, registry: Registry, problems: list[Diagnostic]) -> None:
+        self.document = document
+        self.registry = registry
+        self.problems = problems
+        # An alias can repeat a loss many thousand times; it is checked, and its problems told, once.
+        self._checked: dict[tuple[int, FeatureContext], list[FoundLoss]] = {}
+        self._suggest = functools.cache(registry.suggest)
+        self._names = functools.cache(registry.names)
+
+    def check(self, losses: Any, path: Path, context: FeatureContext) -> list[FoundLoss]:
+        """The losses that stand at `path`: a name, a mapping, or a list of both."""
+        key = (id(losses), context)
+        if isinstance(losses, (dict, list)) and key in self._checked:
+            return self._checked[key]
+        if isinstance(losses, list):
+            found = self._check_list(losses, path, context)
+        else:
+            found = list(self._check_one(losses, path, context))
+        if isinstance(losses, (dict, list)):
+            self._checked[key] = found
+        return found
+
+    def _check_list(self, losses: list[Any], path: Path, context: FeatureContext) -> list[FoundLoss]:
+        if not losses:
+            self._report("LK101", path, "the list of losses is empty", help=self._names_help(context))
+        found: list[FoundLoss] = []
+        for index, loss in enumerate(losses):
+            if isinstance(loss, list):
+                found += self._check_one(loss, (*path, index), context)
+            else:
+                found += self.check(loss, (*path, index), context)
+        seen: set[str] = set()
+        for loss in found:
+            name = loss.values.get("name")
+            if isinstance(name, str):
+                if name in seen:
+                    message = f"the name {show(name)} is taken by an earlier loss of this feature"
+                    self._report("LK106", loss.paths["name"], message)
+                seen.add(name)
+        return found
+
+    def _check_one(self, loss: Any, path: Path, context: FeatureContext) -> Iterator[FoundLoss]:
+        if isinstance(loss, str):
+            values: dict[str, Any] = {"type": loss}
+            paths: dict[str, Path] = {"type": path}
+        elif isinstance(loss, dict):
+            values, paths = self._flattened(loss, path)
+        else:
+            message = f"a loss must be a name or a mapping with `type`, got {show(loss)}"
+            self._report("LK101", path, message, help=self._names_help(context))
+            return
+        if "type" not in values:
+            self._report_missing_type(loss, path, values, paths, context)
+        entry = self._entry(values, paths, context) if "type" in values else None
+        if entry is None:
+            return
+        fits = context.type is None or context.type in entry.feature_types
+        if not fits:
+            types, kind = ", ".join(entry.feature_types), show(values["type"])
+            others = listing(self._names(context.type))
+            rest = f"which takes {others}" if others else "which has no losses yet"
+            message = f"{kind} is a loss for {types}, not for {context.type}, {rest}"
+            self._report("LK105", paths["type"], message, help=self._names_help(context))
+        found = FoundLoss(entry, values, paths)
+        wrong = self._check_settings(found)
+        if entry.has_rules and fits:
+            self._check_rules(found, context, wrong)
+        yield found
+
+    def _report_missing_type(
+        self, loss: dict[str, Any], path: Path, values: dict[str, Any], paths: dict[str, Path], context: FeatureContext
+    ) -> None:
+        """Says what stands in place of `type`, and takes a misspelt one for it so that the settings are checked."""
+        near = nearest("type", loss, cutoff=0.7)
+        if len(loss) == 1 and self.registry.find(next(iter(loss))):
+            (name,) = loss
+            cure = f"write {{type: {cut(name)}, …}}, with the settings beside `type`"
+            self._report("LK102", path, "the loss has no `type`", help=cure)
+        elif near:
+            message, where = f"the loss has no `type`, but `{cut(near[0])}`", (*path, near[0])
+            self._report("LK102", where, message, on_key=True, suggestion="type", help=self._names_help(context))
+            if near[0] in values:
+                values["type"], paths["type"] = values.pop(near[0]), paths.pop(near[0])
+        else:
+            self._report("LK102", path, "the loss has no `type`", help=self._names_help(context))
+
+    def _entry(self, values: dict[str, Any], paths: dict[str, Path], context: FeatureContext) -> LossEntry | None:
+        kind, where = values["type"], paths["type"]
+        if not isinstance(kind, str):
+            message = f"`type` must be the name of a loss, got {show(kind)}"
+            self._report("LK202", where, message, help=self._names_help(context))
+            return None
+        entry = self.registry.find(kind)
+        if entry is None:
+            near = self._suggest(kind, context.type)
+            suggestion = near[0] if near else None
+            message = f"no loss named {show(kind)}"
+            self._report("LK103", where, message, suggestion=suggestion, help=self._names_help(context))
+        return entry
+
+    def _flattened(self, loss: dict[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, Path]]:
+        """The loss with what stands under `params` beside the rest."""
+        values = {key: value for key, value in loss.items() if key != "params"}
+        paths: dict[str, Path] = {key: (*path, key) for key in values}
+        params = loss.get("params", {})
+        if not isinstance(params, dict):
+            if params is not None:
+                self._report("LK202", (*path, "params"), f"`params` must be a mapping of settings, got {show(params)}")
+            return values, paths
+        for key, value in params.items():
+            where = (*path, "params", key)
+            if key in values:
+                self._report("LK002", where, f"`{cut(key)}` stands both in `params` and beside it", on_key=True)
+            elif key in _OUTSIDE_PARAMS:
+                self._report("LK201", where, f"`{key}` is no setting: put it beside `params`, not into it", on_key=True)
+            else:
+                values[key], paths[key] = value, where
+        return values, paths
+
+    def _check_settings(self, found: FoundLoss) -> set[str]:
+        """Reports what is wrong with each setting; returns which are."""
+        entry, values, paths = found
+        properties = entry.schema["properties"]
+        settings = [name for name in properties if name not in ("type", "name", "inputs")]
+        wrong = set(values.keys() - properties.keys())
+        for key in values:
+            if key in wrong:
+                near = nearest(key, properties)
+                help = f"settings of `{entry.name}`: {', '.join(settings)}"
+                message = f"`{entry.name}` has no setting `{cut(key)}`"
+                if key in entry.left_out:
+                    message += " in a config"
+                suggestion = near[0] if near else None
+                self._report("LK201", paths[key], message, on_key=True, suggestion=suggestion, help=help)
+        for error in setting_errors(entry, values):
+            wrong.add(error.setting)
+            where = (*paths[error.setting], *error.steps)
+            self._report(error.code, where, error.message, suggestion=error.suggestion, help=error.help)
+        for key, value in values.items():
+            self._warn_of_notation(value, paths[key])
+        if isinstance(values.get("inputs"), dict):
+            self._check_roles(found)
+        return wrong
+
+    def _check_roles(self, found: FoundLoss) -> None:
+        entry = found.entry
+        for role in found.values["inputs"]:
+            if role not in entry.inputs:
+                near = nearest(role, entry.inputs)
+                message = f"`{entry.name}` takes no input `{cut(role)}`"
+                help = f"inputs of `{entry.name}`: {', '.join(entry.inputs)}"
+                suggestion = near[0] if near else None
+                where = (*found.paths["inputs"], role)
+                self._report("LK208", where, message, on_key=True, suggestion=suggestion, help=help)
+
+    def _warn_of_notation(self, value: Any, path: Path) -> None:
+        if isinstance(value, (dict, list)):
+            # Settings are rows of numbers at most: deeper values are wrong, and reported already.
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            for step, item in items:
+                if not isinstance(item, dict):
+                    self._warn_of_notation(item, (*path, step))
+        elif isinstance(value, (int, float)) and (warning := number_notation_warning(self.document, path)):
+            self.problems.append(warning)
+
+    def _check_rules(self, found: FoundLoss, context: FeatureContext, wrong: set[str]) -> None:
+        """Reports what the config's rules object to.
+
+        Where some settings are wrong, only the rules on single settings are asked: those across settings would judge by
+        defaults in place of what was meant.
+        """
+        from losskit.schema.base import BaseLossConfig
+
+        cls = found.entry.config.load()
+        config = cls(**{name: value for name, value in found.values.items() if name not in wrong})
+        rules: Callable[..., Any] = BaseLossConfig.problems if wrong else cls.problems
+        for problem in rules(config, context):
+            if problem.setting in wrong:
+                continue
+            path = (*found.paths.get(problem.setting, found.paths["type"]), *problem.steps)
+            message = f"`{problem.setting}` of `{found.entry.name}` {problem.message}"
+            self._report(
+                problem.code,
+                path,
+                message,
+                on_key=bool(problem.steps),
+                severity=problem.severity,
+                suggestion=problem.suggestion,
+                help=problem.help,
+            )
+
+    def _names_help(self, context: FeatureContext) -> str:
+        # Only for a problem: to list all names, plugins are looked for, which takes 20 ms.
+        where = f" for {context.type}" if context.type else ""
+        return f"losses{where}: {', '.join(self._names(context.type)) or 'none yet'}"
+
+    def _report(self, code: str, path: Path, message: str, **options: Any) -> None:
+        self.problems.append(self.document.diagnose(code, path, message, **options))
+
+
+def has_errors(problems: list[Diagnostic]) -> bool:
+    """Whether some of them are worse than warnings."""
+    return any(problem.severity == ERROR for problem in problems)
