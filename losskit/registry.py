@@ -142,7 +142,13 @@ class Registry:
         """The names of all losses, or of those for a feature type, sorted and without aliases."""
         if feature_type is not None:
             check_feature_types([feature_type], UnknownLossError)
-        return [e.name for e in self.entries() if feature_type is None or feature_type in e.feature_types]
+        self.load_plugins()
+        return self.known_names(feature_type)
+
+    def known_names(self, feature_type: str | None = None) -> list[str]:
+        """The same, but of plugins only those that were loaded for other reasons: looking for them takes 20 ms."""
+        entries = self._all().values()
+        return sorted(e.name for e in entries if feature_type is None or feature_type in e.feature_types)
 
     def suggest(self, name: str, feature_type: str | None = None) -> list[str]:
         """Names that look like `name`, those for `feature_type` first."""

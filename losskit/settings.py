@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from losskit.diagnostics import nearest, show, show_path
 from losskit.registry import LossEntry
 from losskit.schema.describe import describe
+from losskit.schema.quick import UnknownKeywordError, fits, is_number
 
 _LIMITS = {
     "minimum": "at least",
@@ -33,6 +34,11 @@ class SettingError(NamedTuple):
 
 def setting_errors(entry: LossEntry, values: Mapping[str, Any]) -> Iterator[SettingError]:
     """What the schema of a loss objects to in `values`, apart from settings that the loss does not have."""
+    try:
+        if fits(values, entry.schema):
+            return
+    except UnknownKeywordError:
+        pass
     for error in validator(entry).iter_errors(values):
         if error.absolute_path:
             setting, *steps = error.absolute_path
@@ -48,16 +54,10 @@ def validator(entry: LossEntry) -> Any:
 
 @functools.cache
 def _validator_class() -> Any:
-    import jsonschema  # Here, because it costs 70 ms, and what only looks up names should not pay them.
-
-    def is_number(_: Any, value: Any) -> bool:
-        try:
-            return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-        except OverflowError:
-            return False  # an integer that no float can hold
+    import jsonschema  # Here, because it costs 70 ms, and only a mistake needs it.
 
     # jsonschema takes infinities and NaN for numbers, which JSON does not have.
-    checker = jsonschema.Draft7Validator.TYPE_CHECKER.redefine("number", is_number)
+    checker = jsonschema.Draft7Validator.TYPE_CHECKER.redefine("number", lambda _, value: is_number(value))
     return jsonschema.validators.extend(  # type: ignore[no-untyped-call]
         jsonschema.Draft7Validator, type_checker=checker
     )

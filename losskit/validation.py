@@ -309,7 +309,7 @@ class Validation:
         name = DEFAULT_LOSSES.get(feature_type)
         entry = self.registry.find(name) if name else None
         if entry is None:
-            names = ", ".join(self.registry.names(feature_type))
+            names = ", ".join(self.registry.known_names(feature_type))
             help = f"losses for {feature_type}: {names or 'none yet'}"
             message = f"{feature_type} features have no default loss; add `loss:`"
             self._report("LK108", (*path, "type"), message, help=help)

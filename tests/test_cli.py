@@ -241,6 +241,8 @@ def test_validating_imports_no_torch(folder):
     code = """
 import sys
 from losskit.cli import main
+assert main(["validate", "configs/good.yaml"]) == 0
+assert not {"jsonschema", "marshmallow"} & set(sys.modules), "a right config needs neither"
 assert main(["validate", "configs"]) == 1
 assert main(["list"]) == main(["show", "huber"]) == main(["schema", "-o", "s.json"]) == 0
 assert not {"torch", "numpy"} & set(sys.modules), "torch was imported"

@@ -1,6 +1,8 @@
 """What is special to a loss: papers' numbers, hard corners, values that are refused."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -239,3 +241,128 @@ def test_losses_work_under_functional_transforms():
     per_sample = torch.func.vmap(torch.func.grad(lambda z, y: loss(z[None], y[None])))(logits, ids)
     expected = torch.autograd.functional.jacobian(lambda z: 5 * loss(z, ids), logits)
     torch.testing.assert_close(per_sample, expected)
+
+
+def test_every_transform_reaches_the_tempered_loss():
+    loss = create_loss("tempered_softmax_cross_entropy", label_smoothing=0.1)
+    logits, ids = torch.randn(3, 4, dtype=torch.float64), torch.tensor([0, 1, 2])
+    direction = torch.randn_like(logits)
+    (gradient,) = torch.autograd.grad(loss(logits.requires_grad_(), ids), logits)
+    logits = logits.detach()
+    _, tangent = torch.func.jvp(lambda z: loss(z, ids), (logits,), (direction,))
+    torch.testing.assert_close(tangent, (gradient * direction).sum())
+    hessian = torch.func.hessian(lambda z: loss(z, ids))(logits)
+    torch.testing.assert_close(hessian, torch.autograd.functional.hessian(lambda z: loss(z, ids), logits))
+
+
+@pytest.mark.parametrize("name", ["focal", "cross_entropy", "bi_tempered_logistic"])
+def test_small_integers_hold_all_class_ids(name):
+    # In uint8 the ignored id -100 would be the class 156.
+    loss = create_loss(name, feature_type="category")
+    logits, ids = torch.randn(8, 182), torch.full((8,), 156)
+    torch.testing.assert_close(loss(logits, ids.byte()), loss(logits, ids))
+    assert loss.count(ids.byte()) == 8
+
+
+def test_alpha_lies_along_the_classes_of_an_image():
+    logits, masks = torch.randn(2, 3, 4, 5), torch.randint(2, (2, 3, 4, 5)).float()
+    alpha = [0.1, 0.5, 0.9]
+    apart = [focal_loss(logits[:, c], masks[:, c], alpha=a) for c, a in enumerate(alpha)]
+    loss = create_loss("focal", feature_type="image", alpha=alpha)
+    torch.testing.assert_close(loss(logits, masks), sum(apart) / 3)
+    with pytest.raises(ValueError, match=r"logits \(2, 4, 5\) have no class axis"):
+        loss(logits[:, 0], masks[:, 0])
+
+
+def test_count_of_probabilities_is_that_of_items():
+    loss = create_loss("focal", feature_type="category")
+    logits, probabilities = torch.randn(4, 3), torch.rand(4, 3).softmax(-1)
+    count = loss.count(probabilities)
+    assert count == 4
+    torch.testing.assert_close(loss(logits, probabilities, normalizer=count), loss(logits, probabilities))
+
+
+def test_constants_move_and_stay_as_they_were_set():
+    loss = create_loss("cross_entropy", class_weights=[0.1, 0.3])
+    loss.class_weights = torch.tensor([10.0, 1.0])
+    assert loss.to("cpu").class_weights.tolist() == [10.0, 1.0]
+    with torch.device("meta"):
+        deferred = create_loss("cross_entropy", class_weights=[0.1, 0.3])
+    assert deferred.class_weights.device.type == "meta"
+    assert deferred.to_empty(device="cpu").class_weights.tolist() == [0.1, 0.3]
+
+    def refuse_float64(tensor):
+        if tensor.dtype == torch.float64:
+            raise TypeError("this device has no float64")
+        return tensor
+
+    assert loss._apply(refuse_float64).class_weights.tolist() == [10.0, 1.0]
+
+
+@pytest.mark.parametrize("temperatures", [{}, {"t1": 1.0, "t2": 1.0}, {"t1": 0.5, "t2": 1.0}])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_tempered_loss_with_classes_that_cannot_be(temperatures, label_smoothing):
+    loss = create_loss("tempered_softmax_cross_entropy", label_smoothing=label_smoothing, **temperatures)
+    logits = torch.tensor([[1.0, 2.0, -math.inf]], requires_grad=True)
+    for targets in (torch.tensor([0]), torch.tensor([[0.4, 0.6, 0.0]])):
+        value = loss(logits, targets)
+        (gradient,) = torch.autograd.grad(value, logits)
+        assert torch.isfinite(value), targets
+        assert torch.isfinite(gradient).all(), targets
+
+
+def test_probabilities_with_classes_that_cannot_be():
+    logits = torch.tensor([[1.0, 2.0, -math.inf]], requires_grad=True)
+    targets = torch.tensor([[0.4, 0.6, 0.0]])
+    for name, settings in (("cross_entropy", {"label_smoothing": 0.1}), ("focal", {"activation": "softmax"})):
+        value = create_loss(name, **settings)(logits, targets)
+        (gradient,) = torch.autograd.grad(value, logits)
+        assert torch.isfinite(value), name
+        assert torch.isfinite(gradient).all(), name
+    with debug():
+        create_loss("cross_entropy")(logits, targets)
+
+
+def test_tracers_are_not_asked_for_values():
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    loss, logits, ids = create_loss("cross_entropy"), torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    traced = make_fx(loss, tracing_mode="fake")(logits, ids)
+    torch.testing.assert_close(traced(logits, ids), loss(logits, ids))
+
+
+def test_normalizer_may_have_an_axis_of_one():
+    loss = create_loss("mse")
+    assert loss(torch.ones(2), torch.zeros(2), normalizer=torch.tensor([4.0])).shape == ()
+
+
+def test_weights_of_zero_count_nothing_whatever_is_smoothed():
+    loss = create_loss("cross_entropy", class_weights=[0.0, 1.0], label_smoothing=0.1)
+    assert loss(torch.randn(10, 2), torch.zeros(10, dtype=torch.long)) == 0
+
+
+def test_a_softmax_over_a_single_mask_is_refused():
+    with pytest.raises(ValueError, match="use sigmoid"):
+        create_loss("dice", activation="softmax")(torch.randn(2, 4, 4), torch.rand(2, 4, 4))
+
+
+def test_dice_of_logits_without_pixels():
+    loss = create_loss("dice")
+    assert loss(torch.randn(4, 3), torch.tensor([0, 1, 2, 0])) > 0
+
+
+@pytest.mark.slow
+def test_a_class_id_out_of_range_does_not_abort_a_compiled_program():
+    code = """
+import torch, losskit
+torch.set_num_threads(2)
+loss = torch.compile(losskit.create_loss("cross_entropy", feature_type="category"), fullgraph=True)
+ids = torch.randint(37, (4096,))
+ids[77] = 37
+try:
+    loss(torch.randn(4096, 37), ids)
+except RuntimeError as error:
+    print("refused:", "out of range" in str(error))
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.stdout == "refused: True\n", result.stderr[-500:]

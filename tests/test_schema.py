@@ -18,7 +18,8 @@ from losskit.schema import fields as schema_utils
 from losskit.schema.describe import describe
 from losskit.schema.document import LossRow, config_schema
 from losskit.schema.json_schema import loss_schema
-from losskit.settings import validator
+from losskit.schema.quick import UnknownKeywordError, fits
+from losskit.settings import _validator_class, validator
 
 NAMES = registry.names()
 
@@ -141,6 +142,7 @@ def loss_settings(draw):
 def test_whatever_json_schema_accepts_marshmallow_loads_unchanged(case):
     entry, values = case
     accepted = validator(entry).is_valid({"type": entry.name, **values})
+    assert fits({"type": entry.name, **values}, entry.schema) == accepted
     try:
         loaded = entry.config.load().schema().load({"type": entry.name, **values})
     except marshmallow.ValidationError:
@@ -176,6 +178,53 @@ def test_limits_in_words():
         describe({"type": "array", "items": {"type": "array", "items": {"type": "number"}}})
         == "a list of lists of numbers"
     )
+
+
+words = st.sampled_from(["a", "b", ""])
+plain_schemas = st.recursive(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "type": st.sampled_from(
+                ["number", "integer", "boolean", "string", "null", "array", "object", ["string", "null"]]
+            ),
+            "enum": st.lists(st.sampled_from([0, 1, 1.5, True, False, "a", None]), min_size=1),
+            **{k: st.sampled_from([0, 1, 1.5]) for k in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")},
+            **{
+                bound + unit: st.integers(0, 2)
+                for bound in ("min", "max")
+                for unit in ("Items", "Length", "Properties")
+            },
+        },
+    ),
+    lambda inner: st.fixed_dictionaries(
+        {},
+        optional={
+            "items": inner | st.lists(inner, min_size=1, max_size=2),
+            "anyOf": st.lists(inner, min_size=1, max_size=2),
+            "properties": st.dictionaries(words, inner, max_size=2),
+            "additionalProperties": inner | st.booleans(),
+            "required": st.lists(words, max_size=2, unique=True),
+        },
+    ),
+    max_leaves=4,
+)
+plain_values = st.recursive(
+    st.sampled_from([None, True, False, 0, 1, 2, 1.0, 1.5, -1, "a", "", "abc", math.nan, math.inf, 10**400]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(plain_schemas, plain_values)
+def test_quick_check_and_jsonschema_have_one_verdict(schema, value):
+    assert fits(value, schema) == _validator_class()(schema).is_valid(value)
+
+
+def test_quick_check_leaves_unknown_keywords_to_jsonschema():
+    with pytest.raises(UnknownKeywordError):
+        fits("a", {"pattern": "b"})
 
 
 # The schema of a whole file

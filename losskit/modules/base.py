@@ -49,14 +49,18 @@ class Loss(nn.Module, LogitsInputsMixin):
     def set_constant(self, name: str, values: Any) -> None:
         """Keeps numbers of the config as a tensor: it moves with the module, and stays out of its saved state."""
         if values is not None:
-            self._constants[name] = torch.as_tensor(values, dtype=torch.float64).tolist()
+            self._constants[name] = torch.as_tensor(values, dtype=torch.float64, device="cpu").tolist()
         self.register_buffer(name, None if values is None else _exact(self._constants[name]), persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        # `.half()` would round the config's numbers, and not every device has float64, so they are moved by hand.
+        constants = {name: self._buffers[name] for name in self._constants}
+        self._buffers.update(dict.fromkeys(constants))
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        # `.half()` would round the config's numbers, and not every device has float64.
-        for name, values in self._constants.items():
-            setattr(self, name, _exact(values, getattr(self, name).device))
+        device = fn(torch.zeros(())).device
+        for name, tensor in constants.items():
+            has_values = tensor is not None and tensor.device.type != "meta"
+            self._buffers[name] = _exact(tensor if has_values else self._constants[name], device)
         return self
 
 
@@ -93,4 +97,6 @@ class ClassAxisMixin:
 
 def _exact(values: Any, device: torch.device | None = None) -> Tensor:
     dtype = torch.float32 if device is not None and device.type == "mps" else torch.float64
+    if isinstance(values, Tensor):
+        return values.detach().to(device=device, dtype=dtype)
     return torch.tensor(values, dtype=dtype, device=device)

@@ -7,6 +7,7 @@ queue, so there it is an asynchronous assertion, and a readable error only withi
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -52,16 +53,21 @@ def require(condition: Tensor, message: Callable[[], str], short: str) -> None:
     elif condition.device.type == "meta" or torch._C._are_functorch_transforms_active():
         return
     elif condition.device.type == "cpu" or _debugging:
-        if not bool(condition):
+        try:
+            is_right = bool(condition)
+        except RuntimeError:
+            return  # a tracer, which has no values to look at
+        if not is_right:
             raise ValueError(message())
     elif condition.device.type == "cuda":
         torch._assert_async(condition, short)
 
 
-def require_finite(tensor: Tensor, name: str) -> None:
-    """In debug mode, refuses NaN and infinities."""
+def require_finite(tensor: Tensor, name: str, *, may_mask: bool = False) -> None:
+    """In debug mode, refuses NaN and infinities, but for -inf where it may mark classes that cannot be."""
     if debugging():
-        _require_all(torch.isfinite(tensor), tensor, f"{name} hold a value that is not finite")
+        good = torch.isfinite(tensor) | (tensor == -math.inf) if may_mask else torch.isfinite(tensor)
+        _require_all(good, tensor, f"{name} hold a value that is not finite")
 
 
 def require_between(tensor: Tensor, name: str, low: float, high: float) -> None:

@@ -138,10 +138,11 @@ def count_items(
     if targets.is_floating_point():
         num_classes = targets.shape[0 if targets.ndim == 1 else class_axis or 1]
         return torch.full((), targets.numel() // max(num_classes, 1), device=targets.device)
-    valid = torch.ones_like(targets, dtype=torch.bool) if ignore_index is None else targets != ignore_index
+    ids = targets.long()  # in uint8, -100 would be 156
+    valid = torch.ones_like(ids, dtype=torch.bool) if ignore_index is None else ids != ignore_index
     if class_weights is None:
         return valid.sum()
-    return (class_weights[targets.long().masked_fill(~valid, 0)] * valid).sum()
+    return (class_weights[ids.masked_fill(~valid, 0)] * valid).sum()
 
 
 def _item_weights(given: Classes, weights: Tensor | None) -> Tensor | None:
@@ -179,7 +180,7 @@ def _of_ids(log_probabilities: Tensor, given: Classes, weights: Tensor | None, l
         possible = log_probabilities > -math.inf
         spread = torch.where(possible, -log_probabilities, torch.zeros_like(log_probabilities))
         if weights is not None:
-            spread = spread * _along(weights, axis, spread.ndim)
+            spread = spread * along(weights, axis, spread.ndim)
         smooth = spread.sum(axis) / possible.sum(axis)
         values = (1 - label_smoothing) * values + label_smoothing * smooth
     return values
@@ -200,11 +201,13 @@ def _of_distributions(
             raise ValueError(f"class_similarities has {rows} rows, but the logits have {found} classes")
         labels = label_distributions.to(log_probabilities.dtype)[labels].movedim(-1, given.axis)
     if label_smoothing:
-        labels = (1 - label_smoothing) * labels + label_smoothing / labels.shape[given.axis]
+        possible = (log_probabilities > -math.inf).to(labels.dtype)
+        spread = label_smoothing * possible / possible.sum(given.axis, keepdim=True)
+        labels = (1 - label_smoothing) * labels + spread
     # A class of probability 0 that also cannot be, with a logit of -inf, costs nothing.
     terms = torch.where(labels == 0, torch.zeros_like(labels), -labels * log_probabilities)
     if weights is not None:
-        terms = terms * _along(weights, given.axis, terms.ndim)
+        terms = terms * along(weights, given.axis, terms.ndim)
     return terms.sum(given.axis)
 
 
@@ -217,7 +220,7 @@ def _scaled(constant: float, values: Tensor, item_weights: Tensor | None) -> Ten
     return constant if item_weights is None else constant * item_weights
 
 
-def _along(values: Tensor, axis: int, ndim: int) -> Tensor:
+def along(values: Tensor, axis: int, ndim: int) -> Tensor:
     """`values`, shaped so that they lie along `axis` of a tensor with `ndim` axes."""
     shape = [1] * ndim
     shape[axis] = -1

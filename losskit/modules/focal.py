@@ -12,6 +12,7 @@ from torch import Tensor
 from losskit.constants import BINARY, CATEGORY, IMAGE, SEQUENCE, SET, TEXT
 from losskit.modules import checking
 from losskit.modules.base import AdditiveLoss, ClassAxisMixin
+from losskit.modules.classification import along, count_items
 from losskit.modules.reduction import reduce
 from losskit.modules.shapes import alike, class_constant, read_classes, require_alike
 from losskit.registry import register_loss
@@ -49,6 +50,8 @@ def focal_loss(
     count: Tensor | int = values.numel()
     if values.shape == targets.shape and reduction == "mean" and normalizer is None:
         count = _count(targets, ignore_index, normalize_by)
+        if normalize_by == "positives":
+            count = count.clamp_min(1)  # without any, the negative items count still
     return reduce(values, reduction, count=count, normalizer=normalizer)
 
 
@@ -95,6 +98,8 @@ class FocalLoss(AdditiveLoss, ClassAxisMixin):
     def set_feature_type(self, feature_type: str) -> None:
         super().set_feature_type(feature_type)
         self.takes_ids = feature_type not in (BINARY, SET)
+        if not self.takes_ids:
+            self.class_axis = -1
         # Both kinds of target may have the logits' shape, so what the feature is decides; masks are of either kind.
         if self.activation == "auto" and feature_type != IMAGE:
             self.activation = "softmax" if self.takes_ids else "sigmoid"
@@ -116,6 +121,8 @@ class FocalLoss(AdditiveLoss, ClassAxisMixin):
 
     def count(self, *targets: Tensor) -> Tensor:
         """The number of items that are not ignored, or of the positive ones among them."""
+        if self.activation == "softmax":
+            return count_items(targets[0], self.ignore_index, self.class_axis)
         return _count(targets[0], self.ignore_index, self.normalize_by)
 
 
@@ -135,7 +142,13 @@ def _sigmoid_focal(
         valid = targets != ignore_index
         targets = targets.masked_fill(~valid, 0)
     checking.require_between(targets, "targets", 0, 1)
-    weights = class_constant(alpha, "alpha", logits, -1) if isinstance(alpha, Tensor) else alpha
+    weights = alpha
+    if isinstance(alpha, Tensor):
+        # Images have their classes at axis 1, if any; sets of labels have them last.
+        axis = 1 if class_axis == 1 or logits.ndim > 3 else -1
+        if axis == 1 and logits.ndim < 4:
+            raise ValueError(f"alpha has a number per class, but logits {tuple(logits.shape)} have no class axis")
+        weights = along(cast(Tensor, class_constant(alpha, "alpha", logits, axis)), axis, logits.ndim)
     return _masked(_binary_focal(logits, targets, weights, gamma), valid)
 
 
@@ -157,7 +170,8 @@ def _one_vs_rest_focal(
 
 def _binary_focal(logits: Tensor, targets: Tensor, alpha: float | Tensor | None, gamma: float) -> Tensor:
     # torch's own loses the digits of easy negatives: it subtracts numbers of the logits' size.
-    values = targets * F.softplus(-logits) + (1 - targets) * F.softplus(logits)
+    # Unlike softplus, logsigmoid is exact at every size.
+    values = -targets * F.logsigmoid(logits) - (1 - targets) * F.logsigmoid(-logits)
     if gamma:
         # `1 - sigmoid(x)` would lose all digits of a small chance of being wrong.
         wrong = targets * (-logits).sigmoid() + (1 - targets) * logits.sigmoid()
@@ -180,7 +194,8 @@ def _softmax_focal(
     if given.are_ids:
         values = _log_focal(log_p.gather(axis, given.targets.unsqueeze(axis)).squeeze(axis), gamma)
         return _masked(values if weights is None else values * weights[given.targets], given.valid)
-    terms = (given.targets * _log_focal(log_p, gamma)).movedim(axis, -1)
+    # Classes that cannot be have logits of -inf; where their probability is 0, they must not make it NaN.
+    terms = (given.targets * _log_focal(log_p.clamp_min(-1e30), gamma)).movedim(axis, -1)
     return (terms if weights is None else terms * weights).sum(-1)
 
 
@@ -198,5 +213,7 @@ def _power(chance: Tensor, gamma: float) -> Tensor:
 
 
 def _count(targets: Tensor, ignore_index: int | None, normalize_by: str) -> Tensor:
+    if not targets.is_floating_point():
+        targets = targets.long()  # in uint8, -100 would be 156
     valid = torch.ones_like(targets, dtype=torch.bool) if ignore_index is None else targets != ignore_index
     return valid.sum() if normalize_by == "items" else (targets * valid).sum()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -44,10 +46,11 @@ def reduce_sum(total: Tensor, reduction: str, count: Tensor | int, normalizer: T
 
 
 def divide(total: Tensor, count: Tensor | float) -> Tensor:
-    """`total / count`, and 0 with a gradient of 0 where there is nothing to count: `total` is 0 there."""
+    """`total / count`, and 0 with a gradient of 0 where there is nothing to count."""
     if isinstance(count, Tensor):
-        return total / torch.where(count > 0, count, torch.ones_like(count)).to(total.dtype)
-    return total / count if count > 0 else total
+        count = count.reshape(()).to(total.dtype)
+        return total / torch.where(count > 0, count, math.inf)
+    return total / count if count > 0 else total * 0
 
 
 def _refuse(normalizer: Tensor | float | None, reduction: str) -> None:

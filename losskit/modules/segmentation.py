@@ -45,8 +45,8 @@ def dice_loss(
     sizes = (probabilities.square() if squared else probabilities).sum(axes)
     true_sizes = (masks.square() if squared else masks).sum(axes)
     below = sizes + true_sizes + (smooth if smooth_denominator is None else smooth_denominator)
-    # Nothing predicted where nothing is: a perfect fit, also where no smoothing says so.
-    empty = below == 0
+    # Nothing predicted where nothing is: a perfect fit, whatever the smoothing says.
+    empty = sizes + true_sizes == 0
     dice = (2 * overlap + smooth) / torch.where(empty, torch.ones_like(below), below)
     dice = torch.where(empty, torch.ones_like(dice), dice)
     values = -dice.clamp_min(torch.finfo(dice.dtype).tiny).log() if log else 1 - dice
@@ -128,15 +128,20 @@ def _regions(logits: Tensor, targets: Tensor, activation: str, ignore_index: int
         scores, masks = alike(logits, targets, ("logits", "targets"))
         # Without a class axis, there is one region.
         scores, masks = (x.flatten(2) if x.ndim > 3 else x.flatten(1).unsqueeze(1) for x in (scores, masks))
-        valid = None if ignore_index is None else masks != ignore_index
+        if activation == "softmax" and scores.shape[1] == 1:
+            raise ValueError(f"a softmax over the single class of logits {tuple(logits.shape)} is 1; use sigmoid")
+        # Neither bool nor uint8 can hold a negative index.
+        cannot_ignore = targets.dtype == torch.bool or (targets.dtype == torch.uint8 and (ignore_index or 0) < 0)
+        valid = None if ignore_index is None or cannot_ignore else masks != ignore_index
         masks = masks if valid is None else masks.masked_fill(~valid, 0)
         checking.require_between(masks, "targets", 0, 1)
         activation = "sigmoid" if activation == "auto" else activation
     else:
         given = read_classes(logits, targets, axis=1, ignore_index=ignore_index)
-        scores = given.logits.flatten(2)
-        masks = torch.zeros_like(scores).scatter(1, given.targets.flatten(1).unsqueeze(1), 1.0)
-        valid = None if given.valid is None else given.valid.flatten(1).unsqueeze(1)
+        scores = given.logits.unsqueeze(-1).flatten(2)
+        ids = given.targets.unsqueeze(-1).flatten(1)
+        masks = torch.zeros_like(scores).scatter(1, ids.unsqueeze(1), 1.0)
+        valid = None if given.valid is None else given.valid.unsqueeze(-1).flatten(1).unsqueeze(1)
         masks = masks if valid is None else masks * valid
         activation = "softmax" if activation == "auto" else activation
     if activation == "none":

@@ -13,8 +13,10 @@ from losskit.modules import checking
 _HALF = (torch.float16, torch.bfloat16)
 
 
-def floating(tensor: Tensor, name: str) -> Tensor:
+def floating(tensor: Tensor, name: str, *, may_mask: bool = False) -> Tensor:
     """`tensor` in float32, or in float64 if it is that: sums and powers need the range of float32.
+
+    With `may_mask`, -inf marks classes that cannot be.
 
     Raises:
         TypeError: it is no tensor of floating-point numbers.
@@ -23,7 +25,7 @@ def floating(tensor: Tensor, name: str) -> Tensor:
         raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
     if not tensor.is_floating_point():
         raise TypeError(f"{name} are {_dtype(tensor)}, but must be floating-point numbers; use {name}.float()")
-    checking.require_finite(tensor, name)
+    checking.require_finite(tensor, name, may_mask=may_mask)
     return tensor.float() if tensor.dtype in _HALF else tensor
 
 
@@ -75,7 +77,7 @@ def read_classes(
         TypeError: the logits are no floating-point numbers, or class ids are.
         ValueError: the shapes do not fit, or an id is out of range.
     """
-    logits = floating(logits, "logits")
+    logits = floating(logits, "logits", may_mask=True)
     if not isinstance(targets, Tensor):
         raise TypeError(f"targets must be a tensor, got {type(targets).__name__}")
     if logits.ndim == 0:
@@ -101,6 +103,9 @@ def read_classes(
         valid = ids != ignore_index
         ids = ids.masked_fill(~valid, 0)
     _require_ids(ids, logits.shape[axis])
+    if torch.compiler.is_compiling():
+        # A compiled kernel that meets an id out of range ends the process before the assertion can speak.
+        ids = ids.clamp(0, max(logits.shape[axis] - 1, 0))
     return Classes(logits, ids, axis, True, valid)
 
 

@@ -47,12 +47,15 @@ def tempered_softmax_cross_entropy_loss(
         chosen = log_t1_p.gather(-1, given.targets.unsqueeze(-1)).squeeze(-1)
         crossed = (label - share) * chosen
         if share:
-            crossed = crossed + share * log_t1_p.sum(-1)
+            # With t1 = 1, a class that cannot be would cost infinitely much.
+            finite = torch.where(log_t1_p > -math.inf, log_t1_p, torch.zeros_like(log_t1_p))
+            crossed = crossed + share * finite.sum(-1)
         constant = _own_term(label, t1) + (num_classes - 1) * _own_term(share, t1)
     else:
         labels = given.targets.movedim(given.axis, -1)
         labels = (1 - label_smoothing - share) * labels + share
-        crossed = torch.where(labels == 0, torch.zeros_like(labels), labels * log_t1_p).sum(-1)
+        counts = (given.targets.movedim(given.axis, -1) != 0) | ((log_t1_p > -math.inf) & bool(share))
+        crossed = torch.where(counts, labels * log_t1_p, torch.zeros_like(labels)).sum(-1)
         constant = _own_term(labels, t1).sum(-1)
     values = constant - crossed + ((2 - t1) * log_p).exp().sum(-1) / (2 - t1)
     count = given.logits.numel() // max(num_classes, 1) if given.valid is None else given.valid.sum()
@@ -127,28 +130,34 @@ def log_tempered_softmax(logits: Tensor, t: float, num_iters: int = 5) -> Tensor
         return F.log_softmax(logits, -1)
     # Relative to the largest logit, which the softmax does not depend on, few digits are lost.
     shifted = logits - logits.detach().amax(-1, keepdim=True) if logits.shape[-1] else logits
+    if torch._C._are_functorch_transforms_active():
+        # The transforms, forward mode among them, differentiate the steps themselves.
+        return _tempered_exp(shifted - _normalization(shifted, t, num_iters), t)
     normalization: Tensor = _Normalization.apply(shifted, t, num_iters)  # type: ignore[no-untyped-call]
     return _tempered_exp(shifted - normalization, t)
 
 
-class _Normalization(torch.autograd.Function):
+def _normalization(logits: Tensor, t: float, num_iters: int) -> Tensor:
     r"""The $\lambda$ with $\sum_i \exp_t(z_i - \lambda) = 1$ over the last axis, where the largest $z$ is 0.
 
     Newton's method on $S^{1-t}$, which is exactly linear in $\lambda$ for equal logits: with $S = \sum p$ and
     $Q = \sum p^t$, $\lambda \mathrel{+}= \frac{S}{Q} \frac{S^{t-1} - 1}{t - 1}$. It starts at 0, where $S \ge 1$, and
-    approaches from that side. The gradient is implicit: $\partial \lambda / \partial z_i = p_i^t / Q$.
+    approaches from that side.
     """
+    normalization = torch.zeros_like(logits[..., :1])
+    for _ in range(num_iters):
+        log_p = _tempered_exp(logits - normalization, t)
+        total, powers = log_p.exp().sum(-1, keepdim=True), (t * log_p).exp().sum(-1, keepdim=True)
+        normalization = normalization + total / powers * torch.expm1((t - 1) * total.log()) / (t - 1)
+    return normalization
 
-    generate_vmap_rule = True
+
+class _Normalization(torch.autograd.Function):
+    r"""`_normalization` with its implicit gradient, $\partial \lambda / \partial z_i = p_i^t / Q$: no step is kept."""
 
     @staticmethod
     def forward(logits: Tensor, t: float, num_iters: int) -> Tensor:
-        normalization = torch.zeros_like(logits[..., :1])
-        for _ in range(num_iters):
-            log_p = _tempered_exp(logits - normalization, t)
-            total, powers = log_p.exp().sum(-1, keepdim=True), (t * log_p).exp().sum(-1, keepdim=True)
-            normalization = normalization + total / powers * torch.expm1((t - 1) * total.log()) / (t - 1)
-        return normalization
+        return _normalization(logits, t, num_iters)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:

@@ -22,8 +22,8 @@ class DiceLossConfig(ReducedLossConfig):
     smooth_denominator: float | None = schema_utils.NonNegativeFloat(
         default=None,
         allow_none=True,
-        description="What is added to the denominator, where that is another number than `smooth`.",
-        examples=[0.5],
+        description="What is added to the denominator, where that is a larger number than `smooth`.",
+        examples=[2.0],
     )
     average: str = schema_utils.StringOptions(
         options=["sample_class", "class", "micro", "batch"],
@@ -58,6 +58,9 @@ class DiceLossConfig(ReducedLossConfig):
 
     def problems(self, feature: FeatureContext) -> Iterator[Problem]:
         yield from super().problems(feature)
+        if self.smooth_denominator is not None and self.smooth_denominator < self.smooth:
+            message = "is below `smooth`: the overlap of small regions would pass 1"
+            yield Problem("smooth_denominator", message, "LK207")
         merged = self.average in ("micro", "batch")
         if merged and self.class_weights is not None:
             yield Problem(

@@ -31,7 +31,8 @@ class TemperedSoftmaxCrossEntropyLossConfig(ReducedLossConfig):
     num_iters: int = schema_utils.PositiveInteger(
         default=5,
         max=1000,
-        description="How many Newton steps find the normalisation of the softmax; 5 reach the precision of float64.",
+        description="How many Newton steps find the normalisation of the softmax; 5 are exact unless single logits"
+        " stand thousands above all others.",
         examples=[1],
     )
     ignore_index: int | None = ignore_index()
