@@ -22,7 +22,6 @@ check: $(READY) docs
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python scripts/generate.py --check
-	$(BIN)/losskit schema --check -o losskit/schema/losskit.schema.json
 
 generate: $(READY)
 	$(BIN)/python scripts/generate.py

@@ -53,8 +53,7 @@ class MultiTaskLoss(nn.Module):
 
         Args:
             predictions: for each feature a tensor, or a mapping from which the loss takes its inputs (`logits` unless
-            it
-                says otherwise). Where the config is a list of losses without a feature, such a tensor or mapping
+                it says otherwise). Where the config is a list of losses without a feature, such a tensor or mapping
                 itself.
             targets: likewise; a feature may be missing whose losses take no targets.
 
