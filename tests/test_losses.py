@@ -163,29 +163,36 @@ def test_config_numbers_stay_exact_in_half_precision():
     assert loss.class_weights.tolist() == [0.1, 0.3]
 
 
+IDS_THAT_DO_NOT_FIT = [
+    (
+        (4, 3),
+        torch.zeros(4),
+        r"targets are float32 of shape \(4,\), but class ids must be integers; use targets.long\(\)",
+    ),
+    ((4, 3), torch.zeros(4, 1, dtype=torch.long), r"\(4, 3\) and targets \(4, 1\) .*targets.squeeze\(-1\)"),
+    ((4, 3), torch.zeros(5, dtype=torch.long), r"\(4, 3\) and targets \(5,\) .*must have the shape \(4,\)"),
+    ((4, 3, 5, 5), torch.zeros(4, 1, 5, 5, dtype=torch.long), r"targets.squeeze\(1\)"),
+    ((4, 3), torch.tensor([0, 1, 2, 3]), "hold the class id 3, but the logits have 3 classes: 0 to 2"),
+    ((4, 3), torch.tensor([0, 1, 2, -1]), "hold the class id -1"),
+    ((4, 1), torch.tensor([0, 1, 0, 1]), r"drop the class axis: logits.squeeze\(1\)"),
+    ((4, 1), torch.tensor([0.0, 1.0, 0.0, 1.0]), r"\(4, 1\) and targets \(4,\) .*logits.squeeze\(-1\)"),
+]
+# The focal loss takes targets shaped like the logits for labels that are yes or no.
+IDS_SHAPED_LIKE_LOGITS = [
+    ((4, 3), torch.zeros(4, 3, dtype=torch.long), r"int64 targets are class ids; use targets.float\(\)"),
+    ((), torch.tensor(0), "must have a class axis"),
+]
+SOFTMAX_LOSSES = ["softmax_cross_entropy", "tempered_softmax_cross_entropy"]
+
+
 @pytest.mark.parametrize(
-    ("logits", "targets", "message"),
+    ("name", "logits", "targets", "message"),
     [
-        (
-            (4, 3),
-            torch.zeros(4),
-            r"targets are float32 of shape \(4,\), but class ids must be integers; use targets.long\(\)",
-        ),
-        ((4, 3), torch.zeros(4, 1, dtype=torch.long), r"\(4, 3\) and targets \(4, 1\) .*targets.squeeze\(-1\)"),
-        ((4, 3), torch.zeros(5, dtype=torch.long), r"\(4, 3\) and targets \(5,\) .*must have the shape \(4,\)"),
-        ((4, 3), torch.zeros(4, 3, dtype=torch.long), r"int64 targets are class ids; use targets.float\(\)"),
-        ((4, 3, 5, 5), torch.zeros(4, 1, 5, 5, dtype=torch.long), r"targets.squeeze\(1\)"),
-        ((4, 3), torch.tensor([0, 1, 2, 3]), "hold the class id 3, but the logits have 3 classes: 0 to 2"),
-        ((4, 3), torch.tensor([0, 1, 2, -1]), "hold the class id -1"),
-        ((4, 1), torch.tensor([0, 1, 0, 1]), r"drop the class axis: logits.squeeze\(1\)"),
-        ((4, 1), torch.tensor([0.0, 1.0, 0.0, 1.0]), r"\(4, 1\) and targets \(4,\) .*logits.squeeze\(-1\)"),
-        ((), torch.tensor(0), "must have a class axis"),
+        *((name, *case) for name in [*SOFTMAX_LOSSES, "focal"] for case in IDS_THAT_DO_NOT_FIT),
+        *((name, *case) for name in SOFTMAX_LOSSES for case in IDS_SHAPED_LIKE_LOGITS),
     ],
 )
-@pytest.mark.parametrize("name", ["softmax_cross_entropy", "tempered_softmax_cross_entropy", "focal"])
 def test_class_ids_that_do_not_fit_are_refused(name, logits, targets, message):
-    if name == "focal" and logits in ((), (4, 3)) and targets.shape == logits:
-        pytest.skip("labels shaped like the logits are yes or no for the focal loss")
     with pytest.raises((TypeError, ValueError), match=message):
         create_loss(name)(torch.randn(logits), targets)
 
