@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from losskit.config import Document
 from losskit.registry import registry
-from losskit.schema.base import RESERVED, BaseLossConfig, FeatureContext, LossesConfig
+from losskit.schema.base import BaseLossConfig, FeatureContext, LossesConfig
 from losskit.validation import Validation, load, plain
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def create_loss(
     Args:
         loss: the name of a loss, or a mapping with `type` and settings, or a config object.
         feature_type: what the loss is for. It must support that, and a sequence's class axis is then the last one.
-        **settings: the settings, where `loss` is a name.
+        **settings: the settings; where `loss` has them too, these count.
 
     Raises:
         ConfigError: the loss, the feature type or the settings are wrong; all problems at once.
@@ -45,6 +45,8 @@ def create_loss(
         loss = {"type": loss}
     elif not isinstance(loss, Mapping):
         raise TypeError(f"a loss is a name, a mapping with `type` or a config, got {type(loss).__name__}")
+    if "type" in settings:
+        raise TypeError("the loss is named by the first argument, and again by type=")
     source = plain({**loss, **settings})
     validation = Validation(Document(source), loss_of=FeatureContext(feature_type))
     return module_of(validation.config().features[0].losses[0], FeatureContext(feature_type))
@@ -87,8 +89,7 @@ def module_of(config: BaseLossConfig, feature: FeatureContext) -> nn.Module:
     """The module of one loss with the settings of its config."""
     _require_torch("create_loss")
     entry = registry.get(config.type, feature.type)
-    settings = {name: value for name, value in config.settings(feature).items() if name not in RESERVED}
-    module: nn.Module = entry.module.load()(**settings)
+    module: nn.Module = entry.module.load()(**config.settings(feature))
     set_feature_type: Any = getattr(module, "set_feature_type", None)
     if feature.type is not None and set_feature_type is not None:
         set_feature_type(feature.type)

@@ -114,7 +114,7 @@ def read(source: str | bytes, name: str | None = None) -> Document:
     document = Document(None, name)
     if len(source) > MAX_BYTES:
         return _refused(
-            document, "LK005", f"the file has more than {MAX_BYTES:,} bytes, the most that a config may have"
+            document, "LK005", f"the file is longer than {MAX_BYTES:,} bytes, the most that a config may have"
         )
     if isinstance(source, bytes):
         try:

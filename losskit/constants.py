@@ -33,6 +33,9 @@ PREDICTIONS = "predictions"
 PROBABILITIES = "probabilities"
 TARGETS = "targets"
 
+# What a config may say about a loss that is no argument of the loss.
+RESERVED = ("type", "weight", "name", "inputs")
+
 # Ludwig's defaults, as far as the losses are there; a type that is missing here needs a loss of its own in the config.
 DEFAULT_LOSSES = {
     BINARY: "binary_weighted_cross_entropy",

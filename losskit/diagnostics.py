@@ -122,11 +122,17 @@ class ConfigError(ValueError):
 
     def __init__(self, diagnostics: Iterable[Diagnostic]) -> None:
         self.diagnostics = list(diagnostics)
-        super().__init__("\n".join(str(diagnostic) for diagnostic in self.diagnostics))
+        helps = [f"\n  help: {diagnostic.help}" if diagnostic.help else "" for diagnostic in self.diagnostics]
+        super().__init__("\n".join(f"{d}{help}" for d, help in zip(self.diagnostics, helps, strict=True)))
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[list[Diagnostic]]]:
         # The default would call the class with the message alone, so the error would not cross processes.
         return type(self), (self.diagnostics,)
+
+
+def has_errors(diagnostics: Iterable[Diagnostic]) -> bool:
+    """Whether some of them are worse than warnings."""
+    return any(diagnostic.severity == ERROR for diagnostic in diagnostics)
 
 
 def in_order(diagnostics: Iterable[Diagnostic]) -> list[Diagnostic]:

@@ -7,15 +7,13 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from losskit.config import Document, Path, number_notation_warning
-from losskit.diagnostics import ERROR, Diagnostic, cut, listing, nearest, show
+from losskit.constants import RESERVED
+from losskit.diagnostics import Diagnostic, cut, nearest, show
 from losskit.registry import LossEntry, Registry
 from losskit.settings import setting_errors
 
 if TYPE_CHECKING:
     from losskit.schema.base import BaseLossConfig, FeatureContext
-
-# What a loss says about itself beside its settings; MMF puts only settings into `params`.
-_OUTSIDE_PARAMS = ("type", "weight", "name", "inputs")
 
 
 class FoundLoss(NamedTuple):
@@ -42,7 +40,7 @@ class LossChecker:
         # An alias can repeat a loss many thousand times; it is checked, and its problems told, once.
         self._checked: dict[tuple[int, FeatureContext], list[FoundLoss]] = {}
         self._suggest = functools.cache(registry.suggest)
-        self._names = functools.cache(registry.known_names)
+        self._names = functools.cache(registry.names)
 
     def check(self, losses: Any, path: Path, context: FeatureContext) -> list[FoundLoss]:
         """The losses that stand at `path`: a name, a mapping, or a list of both."""
@@ -93,10 +91,7 @@ class LossChecker:
             return
         fits = context.type is None or context.type in entry.feature_types
         if not fits:
-            types, kind = ", ".join(entry.feature_types), show(values["type"])
-            others = listing(self._names(context.type))
-            rest = f"which takes {others}" if others else "which has no losses yet"
-            message = f"{kind} is a loss for {types}, not for {context.type}, {rest}"
+            message = entry.misfit(show(values["type"]), str(context.type), self._names(context.type))
             self._report("LK105", paths["type"], message, help=self._names_help(context))
         found = FoundLoss(entry, values, paths)
         wrong = self._check_settings(found)
@@ -148,7 +143,7 @@ class LossChecker:
             where = (*path, "params", key)
             if key in values:
                 self._report("LK002", where, f"`{cut(key)}` stands both in `params` and beside it", on_key=True)
-            elif key in _OUTSIDE_PARAMS:
+            elif key in RESERVED:
                 self._report("LK201", where, f"`{key}` is no setting: put it beside `params`, not into it", on_key=True)
             else:
                 values[key], paths[key] = value, where
@@ -232,8 +227,3 @@ class LossChecker:
 
     def _report(self, code: str, path: Path, message: str, **options: Any) -> None:
         self.problems.append(self.document.diagnose(code, path, message, **options))
-
-
-def has_errors(problems: list[Diagnostic]) -> bool:
-    """Whether some of them are worse than warnings."""
-    return any(problem.severity == ERROR for problem in problems)

@@ -83,9 +83,15 @@ class LossEntry:
     def names(self) -> list[str]:
         return [self.name, *self.aliases]
 
-    @property
+    def misfit(self, called: str, feature_type: str, others: Iterable[str]) -> str:
+        """Says that the loss is not for a feature type, and which are."""
+        rest = f"which takes {listing(others)}" if others else "which has no losses yet"
+        return f"{called} is a loss for {', '.join(self.feature_types)}, not for {feature_type}, {rest}"
+
+    @functools.cached_property
     def is_built_in(self) -> bool:
-        return self.module.path.startswith("losskit.")
+        """Whether the generated files know it; a class of ours that a user registers under another name is not."""
+        return any(row["name"] == self.name and row["module"] == self.module.path for row in catalogue.rows())
 
     @functools.cached_property
     def schema(self) -> dict[str, Any]:
@@ -135,22 +141,14 @@ class Registry:
             near = self.suggest(name, feature_type)
             raise UnknownLossError(f"no loss named {name!r}" + (f"; did you mean {listing(near)}?" if near else ""))
         if feature_type is not None and feature_type not in entry.feature_types:
-            others = listing(self.names(feature_type), 30)
-            types = ", ".join(entry.feature_types)
-            raise UnknownLossError(f"{name} is a loss for {types}, not for {feature_type}, which takes {others}")
+            raise UnknownLossError(entry.misfit(repr(name), feature_type, self.names(feature_type)))
         return entry
 
     def names(self, feature_type: str | None = None) -> list[str]:
         """The names of all losses, or of those for a feature type, sorted and without aliases."""
         if feature_type is not None:
             check_feature_types([feature_type], UnknownLossError)
-        self.load_plugins()
-        return self.known_names(feature_type)
-
-    def known_names(self, feature_type: str | None = None) -> list[str]:
-        """The same, but of plugins only those that were loaded for other reasons: looking for them takes 20 ms."""
-        entries = self._all().values()
-        return sorted(e.name for e in entries if feature_type is None or feature_type in e.feature_types)
+        return [e.name for e in self.entries() if feature_type is None or feature_type in e.feature_types]
 
     def suggest(self, name: str, feature_type: str | None = None) -> list[str]:
         """Names that look like `name`, those for `feature_type` first."""
@@ -164,7 +162,7 @@ class Registry:
         if self._entries is None:
             self._entries = {}
             for row in self._rows():
-                tuples = {key: tuple(row[key]) for key in ("feature_types", "aliases", "inputs", "targets")}
+                tuples = {key: tuple(row[key]) for key in ("feature_types", "aliases", "inputs", "targets", "left_out")}
                 references = {key: Reference(row[key]) for key in ("config", "module")}
                 self._add(LossEntry(**{**row, **tuples, **references}))
         return self._entries
@@ -256,7 +254,11 @@ def register_loss(
             raise RegistrationError(f"the name of a loss must be text, got {word!r}")
 
     def decorate(loss: L) -> L:
-        registry.add(_entry(loss, name, types, aliases, schema))
+        entry = _entry(loss, name, types, aliases, schema)
+        registry.add(entry)
+        config = entry.config.load()
+        if "registered_name" not in vars(config):
+            config.registered_name = name
         return loss
 
     return decorate
@@ -311,8 +313,6 @@ def _entry(
         inputs, targets = signature.roles(loss, forward, skip=1 if is_class else 0)
     except (TypeError, ValueError) as error:
         raise RegistrationError(f"cannot register {loss.__qualname__} as {name!r}: {error}") from None
-    if "registered_name" not in vars(config):
-        config.registered_name = name
     entry = LossEntry(
         name=name,
         feature_types=feature_types,
@@ -354,7 +354,7 @@ def _is_offered_anywhere() -> bool:
     for folder in map(Path, sys.path):
         with contextlib.suppress(OSError):  # such as a folder that is not there, or a zip file
             for info in folder.iterdir():
-                if info.name.endswith(("-info", ".egg")) and PLUGIN_GROUP in _entry_points_of(info):
+                if info.name.endswith("-info") and PLUGIN_GROUP in _entry_points_of(info):
                     return True
     return False
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from losskit.diagnostics import nearest, show, show_path
 from losskit.registry import LossEntry
-from losskit.schema.describe import describe
+from losskit.schema.describe import describe, yaml_text
 from losskit.schema.quick import UnknownKeywordError, fits, is_number
 
 _LIMITS = {
@@ -108,12 +108,14 @@ def _type_help(value: Any, schema: Mapping[str, Any]) -> str | None:
     kinds = schema.get("type", [])
     kinds = [kinds] if isinstance(kinds, str) else kinds
     if isinstance(value, str) and {"number", "integer"} & set(kinds):
-        number = value.replace("_", "")
+        text = value.replace("_", "")
         try:
-            finite = math.isfinite(float(number))
+            number = int(text) if text.lstrip("+-").isdecimal() else float(text)
         except ValueError:
             return None
-        return f"write {number}" + ("" if "_" in value else " without quotes") if finite else None
+        return (
+            f"write {yaml_text(number)}" + ("" if "_" in value else " without quotes") if fits(number, schema) else None
+        )
     if isinstance(value, str) and "boolean" in kinds and value.lower() in ("yes", "no", "on", "off", "y", "n"):
         return f"write {'true' if value.lower() in ('yes', 'on', 'y') else 'false'}"
     if isinstance(value, (int, float)) and not isinstance(value, bool) and kinds == ["string"]:

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from losskit.config import Document, Path, read
 from losskit.constants import DEFAULT_LOSSES, FEATURE_TYPES
-from losskit.diagnostics import WARNING, ConfigError, Diagnostic, cut, in_order, nearest, show
-from losskit.loss_checker import FoundLoss, LossChecker, has_errors
+from losskit.diagnostics import WARNING, ConfigError, Diagnostic, cut, has_errors, in_order, nearest, show
+from losskit.loss_checker import FoundLoss, LossChecker
 from losskit.registry import Registry, registry
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ LOSSES_KEY = "losses"
 # Ludwig's, which are spelt like ours.
 _FOREIGN_KEYS = ("input_features",)
 _FEATURE_KEYS = ("name", "type", "loss", "num_classes", "classes")
-# What a loss may say about itself beside its settings, and where MMF puts those.
-_OUTSIDE_PARAMS = ("type", "weight", "name", "inputs")
 
 
 def validate(
@@ -143,7 +141,7 @@ class Validation:
             self._check_single_loss(loss_of)
         elif document.data is not None:
             self._check_document(at)
-        if any(problem.code in ("LK103", "LK105") for problem in self._problems):
+        if any(problem.code in ("LK103", "LK105", "LK108") for problem in self._problems):
             self._problems += self.registry.plugin_problems
         self.diagnostics = in_order(self._problems)
 
@@ -200,7 +198,8 @@ class Validation:
                 cure = f"a config has `{FEATURES_KEY}:`, a list of features, or `{LOSSES_KEY}:`, a list of losses"
             self._report("LK101", path, f"expected a mapping, found {show(data)}", help=cure)
             return
-        self._check_near_misses(data, path, (FEATURES_KEY, LOSSES_KEY))
+        present = [key for key in (FEATURES_KEY, LOSSES_KEY) if key in data]
+        self._check_near_misses(data, path, tuple(present) or (FEATURES_KEY, LOSSES_KEY))
         if FEATURES_KEY in data:
             self._check_features(data[FEATURES_KEY], (*path, FEATURES_KEY))
         if LOSSES_KEY in data:
@@ -210,7 +209,8 @@ class Validation:
             self._report("LK101", (*path, LOSSES_KEY), message, on_key=True)
         if FEATURES_KEY not in data and LOSSES_KEY not in data:
             message = f"there is neither `{FEATURES_KEY}` nor `{LOSSES_KEY}`, so there are no losses to check"
-            self._report("LK101", path, message)
+            help = "`at` leads to a list of losses, or to a mapping that has one of these" if path else None
+            self._report("LK101", path, message, help=help)
 
     def _check_near_misses(self, data: dict[str, Any], path: Path, known: tuple[str, ...]) -> None:
         for key in data:
@@ -255,7 +255,8 @@ class Validation:
                 allowed = f"feature types: {', '.join(FEATURE_TYPES)}" if key == "type" else None
                 self._report("LK102", path, f"the feature has no `{key}`", help=allowed)
         if "name" in feature and not isinstance(name, str):
-            help = f'quote it: "{name}"' if isinstance(name, (int, float)) else None
+            is_number = isinstance(name, (int, float)) and not isinstance(name, bool)
+            help = f'quote it: "{name}"' if is_number else None
             self._report("LK202", (*path, "name"), f"`name` must be text, got {show(name)}", help=help)
         if name == "":
             self._report("LK202", (*path, "name"), "`name` is empty")
@@ -309,7 +310,7 @@ class Validation:
         name = DEFAULT_LOSSES.get(feature_type)
         entry = self.registry.find(name) if name else None
         if entry is None:
-            names = ", ".join(self.registry.known_names(feature_type))
+            names = ", ".join(self.registry.names(feature_type))
             help = f"losses for {feature_type}: {names or 'none yet'}"
             message = f"{feature_type} features have no default loss; add `loss:`"
             self._report("LK108", (*path, "type"), message, help=help)

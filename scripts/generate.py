@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import losskit.modules
+from losskit.constants import RESERVED
 from losskit.diagnostics import CODES
 from losskit.registry import LossEntry, Reference, registry
 from losskit.schema import catalogue
-from losskit.schema.base import RESERVED
 from losskit.schema.describe import describe, yaml_text
 from losskit.schema.document import LossRow, config_schema, dump
 from losskit.schema.json_schema import loss_schema
@@ -122,12 +122,13 @@ def _codes_page() -> str:
 
 def main(arguments: list[str]) -> int:
     """Writes or compares all files; returns the exit code."""
-    stale = [path for path, text in generated().items() if not path.exists() or path.read_text("utf-8") != text]
+    files = generated()
     if "--check" in arguments:
+        stale = [path for path, text in files.items() if not path.exists() or path.read_text("utf-8") != text]
         for path in stale:
             print(f"{path.relative_to(ROOT)} is out of date: run `make generate`", file=sys.stderr)
         return 1 if stale else 0
-    for path, text in generated().items():
+    for path, text in files.items():
         path.write_text(text, "utf-8")
     return 0
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from losskit import create_loss, debug
-from losskit.modules import focal_loss, softmax_cross_entropy_loss
+from losskit.modules import dice_loss, focal_loss, softmax_cross_entropy_loss
 from losskit.modules.tempered import log_tempered_softmax
 
 
@@ -373,3 +373,33 @@ except RuntimeError as error:
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.stdout == "refused: True\n", result.stderr[-500:]
+
+
+def test_parts_add_up_where_a_part_has_no_positive_items():
+    loss = create_loss("focal", feature_type="binary", normalize_by="positives")
+    logits = torch.randn(6)
+    for labels in (torch.zeros(6), torch.tensor([1.0, 0, 0, 0, 0, 0])):
+        count = loss.count(labels)
+        parts = sum(loss(logits[rows], labels[rows], normalizer=count) for rows in (slice(0, 3), slice(3, 6)))
+        torch.testing.assert_close(parts, loss(logits, labels))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x: softmax_cross_entropy_loss(x, x.softmax(1), reduction="avg"), "reduction must be mean, sum or none"),
+        (lambda x: focal_loss(x, x, activation="foo"), "activation must be auto, sigmoid or softmax, got 'foo'"),
+        (lambda x: dice_loss(x, x, average="foo"), "average must be sample_class, class, micro or batch"),
+        (lambda x: softmax_cross_entropy_loss(x, x.softmax(1), label_distributions=torch.eye(3)), "are probabilities"),
+        (lambda x: create_loss("focal", alpha=[3.0, 1.0, 1.0])(x, x.sigmoid()), "alpha has values above 1"),
+    ],
+)
+def test_functions_refuse_what_configs_refuse(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(torch.randn(4, 3))
+
+
+def test_class_weights_of_a_function_may_be_a_list():
+    logits, ids = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    expected = F.cross_entropy(logits, ids, weight=torch.tensor([1.0, 2.0, 3.0]))
+    torch.testing.assert_close(softmax_cross_entropy_loss(logits, ids, class_weights=[1.0, 2.0, 3.0]), expected)

@@ -246,3 +246,16 @@ def test_config_objects_are_checked_too():
         losskit.create_loss(HuberLossConfig(), feature_type="image")
     with pytest.raises(TypeError, match="a name, a mapping with `type` or a config, got NoneType"):
         losskit.create_loss(None)
+
+
+@pytest.mark.usefixtures("losses")
+def test_errors_of_torch_name_the_feature_too():
+    register_loss("torch_ce", ["category"])(nn.CrossEntropyLoss)
+    criterion = losskit.build({"output_features": [{"name": "c", "type": "category", "loss": "torch_ce"}]})
+    with pytest.raises(IndexError, match="c/torch_ce: Target 7 is out of bounds"):
+        criterion({"c": torch.randn(2, 3)}, {"c": torch.tensor([0, 7])})
+
+
+def test_a_loss_is_named_once():
+    with pytest.raises(TypeError, match="named by the first argument"):
+        losskit.create_loss("huber", type="mse")

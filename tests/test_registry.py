@@ -312,6 +312,37 @@ def test_a_single_alias_may_be_text():
     assert losskit.registry.registry.get("abc").aliases == ("abc",)
 
 
+def test_a_refused_registration_leaves_no_trace():
+    @dataclass
+    class TraceLossConfig(BaseLossConfig):
+        scale: float = schema_utils.Float(default=1.0, description="A factor.")
+
+    class Trace(nn.Module):
+        def __init__(self, scale: float = 1.0):
+            super().__init__()
+            self.scale = scale
+
+        def forward(self, predictions, targets):
+            return self.scale * predictions.sum()
+
+    with pytest.raises(RegistrationError):
+        register_loss("huber", NUMBER, schema=TraceLossConfig)(Trace)
+    register_loss("trace", NUMBER, schema=TraceLossConfig)(Trace)
+    assert TraceLossConfig().type == "trace"
+    assert losskit.create_loss(TraceLossConfig(scale=2.0)).scale == 2.0
+
+
+def test_a_class_of_ours_under_another_name_is_a_loss_of_its_own():
+    from losskit.modules import FocalLoss
+    from losskit.schema import FocalLossConfig
+
+    register_loss("my_focal", "binary", schema=FocalLossConfig)(FocalLoss)
+    entry = losskit.registry.registry.get("my_focal")
+    assert not entry.is_built_in
+    assert entry.schema["title"] == "my_focal"
+    assert losskit.registry.registry.get("focal").is_built_in
+
+
 # Looking up
 
 
@@ -328,7 +359,7 @@ def test_lookups():
     [
         (("number", "hubr"), "no loss named 'hubr'; did you mean huber"),
         (("number", "HuberLoss"), "did you mean huber"),
-        (("number", "dice"), "dice is a loss for image, not for number, which takes huber"),
+        (("number", "dice"), "'dice' is a loss for image, not for number, which takes huber"),
         (("category", "xyzzy"), "no loss named 'xyzzy'$"),
     ],
 )

@@ -205,6 +205,28 @@ def test_hostile_configs_take_no_time(attack):
     assert time.process_time() - start < 10
 
 
+@pytest.mark.parametrize(
+    ("loss", "help"),
+    [
+        ('{type: huber, delta: "0.5"}', "write 0.5 without quotes"),
+        ('{type: huber, delta: "1e-3"}', "write 0.001 without quotes"),
+        ("{type: huber, delta: 1_000}", "write 1000"),
+        ('{type: huber, delta: "-1"}', None),
+        ('{type: huber, delta: "NaN"}', None),
+        ('{type: bi_tempered_logistic, num_iters: "2.5"}', None),
+        ("{type: triplet_margin, swap: off}", "write false"),
+    ],
+)
+def test_help_leads_to_a_right_value(loss, help):
+    (problem,) = losskit.validate(text=f"losses: [{loss}]")
+    assert problem.help == help
+
+
+def test_a_key_of_others_is_no_misspelt_one():
+    text = "output_features: [{name: a, type: number}]\nloss: 3\ninput_features: []\n"
+    assert losskit.validate(text=text) == []
+
+
 def test_a_mapping_that_contains_itself_is_refused():
     config = {"losses": []}
     config["losses"].append(config)

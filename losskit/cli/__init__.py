@@ -28,7 +28,8 @@ class CannotRunError(Exception):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command; returns the exit code: 0 fine, 1 errors found, 2 could not run, 3 a fault of ours."""
+    """Runs a command; returns the exit code: 0 fine, 1 errors found, 2 could not run, 3 a fault of ours,
+    130 interrupted, 141 when whoever read the output has stopped."""
     parser = argparse.ArgumentParser(prog="losskit", description="Losses for PyTorch, declared in YAML.")
     parser.add_argument("--version", action="version", version=f"losskit {losskit.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)

@@ -43,8 +43,7 @@ class Loss(nn.Module, LogitsInputsMixin):
 
     def extra_repr(self) -> str:
         names = [name for name in inspect.signature(type(self).__init__).parameters if hasattr(self, name)]
-        values = [(name, getattr(self, name)) for name in names]
-        return ", ".join(f"{name}={v.tolist() if isinstance(v, Tensor) else v!r}" for name, v in values)
+        return ", ".join(f"{name}={self._constants.get(name, getattr(self, name))!r}" for name in names)
 
     def set_constant(self, name: str, values: Any) -> None:
         """Keeps numbers of the config as a tensor: it moves with the module, and stays out of its saved state."""

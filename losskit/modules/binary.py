@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -31,7 +32,7 @@ def binary_weighted_cross_entropy_loss(
     checking.require_between(targets, "targets", 0, 1)
     weight = None
     if positive_class_weight is not None:
-        weight = logits.new_tensor(positive_class_weight)
+        weight = torch.as_tensor(positive_class_weight, dtype=logits.dtype, device=logits.device)
     values = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weight, reduction="none")
     if robust_lambda:
         values = (1 - robust_lambda) * values + robust_lambda / 2

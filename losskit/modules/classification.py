@@ -66,10 +66,11 @@ class SoftmaxCrossEntropyLoss(AdditiveLoss, ClassAxisMixin):
     r"""The negative logarithm of the probability that the model gives to the right class; the usual first choice.
 
     With $p = \mathrm{softmax}(z)$ and labels $y$: $L = -\sum_c w_c\,y_c \log p_c$, where $y$ is the class of the
-    item, smoothed by `label_smoothing` $\varepsilon$ to $(1 - \varepsilon) y + \varepsilon / C$, or replaced by the
-    softmax of its row of `class_similarities`. The mean divides by the weights of the labels where these are ids, and
-    by the number of items where they are probabilities, as torch does. `robust_lambda` $\lambda$ makes it $(1 -
-    \lambda) L + \lambda / C$; `confidence_penalty` $a$ adds $a (1 - H(p) / \log C)$.
+    item, or the softmax of that class's row of `class_similarities` over their temperature, smoothed by
+    `label_smoothing` $\varepsilon$ to $(1 - \varepsilon) y + \varepsilon / C$. The mean divides by the weights of the
+    labels where these are ids, and by the number of items where they are probabilities, as torch does.
+    `robust_lambda` $\lambda$ makes it $(1 - \lambda) L + \lambda / C$; `confidence_penalty` $a$ adds
+    $a (1 - H(p) / \log C)$.
 
     Shapes: logits `(batch, classes, ...)`, for sequences and text `(batch, ..., classes)`; targets `(batch, ...)` ids
     or, shaped like the logits, probabilities; a scalar, or `(batch, ...)` unreduced.
@@ -194,6 +195,8 @@ def _of_distributions(
     label_distributions: Tensor | None,
 ) -> Tensor:
     labels = given.targets
+    if label_distributions is not None and not given.are_ids:
+        raise ValueError("class_similarities replace class ids, but the targets are probabilities")
     if given.are_ids:
         assert label_distributions is not None
         if label_distributions.shape[0] != given.logits.shape[given.axis]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from losskit.modules.batches import Batch, candidates, cast, describe, fitted, generator_of, leaves
 from losskit.registry import LossEntry, Registry, registry
 from losskit.schema.base import BaseLossConfig
+from losskit.schema.quick import fits
 
 MakeBatch = Callable[[str, torch.Generator], "Batch"]
 
@@ -412,19 +413,10 @@ def alternatives(schema: Mapping[str, Any]) -> list[Any]:
             found += [True, False]
         start = default if isinstance(default, (int, float)) else 0
         if "number" in kinds:
-            found += [v for v in (start / 2, start + 0.5, start * 2 + 1, start - 0.5) if _within(v, option)]
+            found += [v for v in (start / 2, start + 0.5, start * 2 + 1, start - 0.5) if fits(v, option)]
         elif "integer" in kinds:
-            found += [v for v in (start + 1, start - 1, 1, 2) if _within(v, option)]
+            found += [v for v in (start + 1, start - 1, 1, 2) if fits(v, option)]
     return [value for value in found if value != default]
-
-
-def _within(value: float, schema: Mapping[str, Any]) -> bool:
-    return (
-        value >= schema.get("minimum", value)
-        and value <= schema.get("maximum", value)
-        and ("exclusiveMinimum" not in schema or value > schema["exclusiveMinimum"])
-        and ("exclusiveMaximum" not in schema or value < schema["exclusiveMaximum"])
-    )
 
 
 def _acts(subject: Subject, name: str, value: Any, base: dict[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from losskit.constants import BINARY, CATEGORY, IMAGE, SEQUENCE, SET, TEXT
 from losskit.modules import checking
 from losskit.modules.base import AdditiveLoss, ClassAxisMixin
 from losskit.modules.classification import along, count_items
-from losskit.modules.reduction import reduce
+from losskit.modules.reduction import check_option, reduce
 from losskit.modules.shapes import alike, class_constant, read_classes, require_alike
 from losskit.registry import register_loss
 from losskit.schema.focal import DEFAULT_ALPHA, FocalLossConfig
@@ -39,6 +39,7 @@ def focal_loss(
     """
     if not takes_ids:
         require_alike(logits, targets, ("logits", "targets"))
+    check_option("activation", activation, ("auto", "sigmoid", "softmax"))
     if activation == "auto":
         activation = "sigmoid" if isinstance(targets, Tensor) and logits.shape == targets.shape else "softmax"
     if normalize_by == "positives" and logits.shape != targets.shape:
@@ -50,8 +51,6 @@ def focal_loss(
     count: Tensor | int = values.numel()
     if values.shape == targets.shape and reduction == "mean" and normalizer is None:
         count = _count(targets, ignore_index, normalize_by)
-        if normalize_by == "positives":
-            count = count.clamp_min(1)  # without any, the negative items count still
     return reduce(values, reduction, count=count, normalizer=normalizer)
 
 
@@ -105,6 +104,9 @@ class FocalLoss(AdditiveLoss, ClassAxisMixin):
             self.activation = "softmax" if self.takes_ids else "sigmoid"
 
     def forward(self, logits: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
+        is_sigmoid = self.activation == "sigmoid" or (self.activation == "auto" and logits.shape == targets.shape)
+        if is_sigmoid and isinstance(self.alpha, Sequence) and max(self.alpha) > 1:
+            raise ValueError("alpha has values above 1, but `1 - alpha` weighs the labels that are absent")
         return focal_loss(
             logits,
             targets,
@@ -216,4 +218,5 @@ def _count(targets: Tensor, ignore_index: int | None, normalize_by: str) -> Tens
     if not targets.is_floating_point():
         targets = targets.long()  # in uint8, -100 would be 156
     valid = torch.ones_like(targets, dtype=torch.bool) if ignore_index is None else targets != ignore_index
-    return valid.sum() if normalize_by == "items" else (targets * valid).sum()
+    # Without any positive item, the negative ones count still.
+    return valid.sum() if normalize_by == "items" else (targets * valid).sum().clamp_min(1)

@@ -150,7 +150,9 @@ def _called(key: str, loss: nn.Module, inputs: list[Tensor]) -> Any:
         return loss(*inputs)
     try:
         return loss(*inputs)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, IndexError, RuntimeError) as error:
+        if type(error) not in (TypeError, ValueError, IndexError, RuntimeError):
+            raise  # such as running out of memory: what handles it looks at the type
         raise type(error)(f"{key}: {error}") from error
 
 

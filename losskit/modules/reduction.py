@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -16,9 +17,18 @@ def check_reduction(reduction: str) -> str:
     Raises:
         ValueError: it is none of `mean`, `sum` and `none`.
     """
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction must be mean, sum or none, got {reduction!r}")
+    check_option("reduction", reduction, REDUCTIONS)
     return reduction
+
+
+def check_option(name: str, value: str, options: Sequence[str]) -> None:
+    """Refuses a value that is not among the options.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if value not in options:
+        raise ValueError(f"{name} must be {', '.join(options[:-1])} or {options[-1]}, got {value!r}")
 
 
 def reduce(
@@ -42,6 +52,7 @@ def reduce_sum(total: Tensor, reduction: str, count: Tensor | int, normalizer: T
     if reduction == "sum":
         _refuse(normalizer, reduction)
         return total
+    check_option("reduction", reduction, REDUCTIONS)
     return divide(total, count if normalizer is None else normalizer)
 
 

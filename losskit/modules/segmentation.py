@@ -9,11 +9,14 @@ from torch import Tensor
 
 from losskit.constants import IMAGE
 from losskit.modules import checking
-from losskit.modules.base import ClassAxisMixin, Loss
-from losskit.modules.reduction import reduce
+from losskit.modules.base import Loss
+from losskit.modules.reduction import check_option, reduce
 from losskit.modules.shapes import alike, class_constant, read_classes
 from losskit.registry import register_loss
 from losskit.schema.segmentation import DiceLossConfig
+
+# Which axes of `(batch, classes, pixels)` one overlap is summed over.
+_AXES = {"sample_class": (2,), "class": (0, 2), "micro": (1, 2), "batch": (0, 1, 2)}
 
 
 def dice_loss(
@@ -33,6 +36,8 @@ def dice_loss(
     reduction: str = "mean",
 ) -> Tensor:
     """See `DiceLoss`."""
+    check_option("average", average, tuple(_AXES))
+    check_option("activation", activation, ("auto", "softmax", "sigmoid", "none"))
     probabilities, masks = _regions(logits, targets, activation, ignore_index)
     weights = class_constant(class_weights, "class_weights", probabilities, 1)
     if not include_background:
@@ -40,7 +45,7 @@ def dice_loss(
             raise ValueError("include_background is false, but there is one class only")
         probabilities, masks = probabilities[:, 1:], masks[:, 1:]
         weights = None if weights is None else weights[1:]
-    axes = {"sample_class": (2,), "class": (0, 2), "micro": (1, 2), "batch": (0, 1, 2)}[average]
+    axes = _AXES[average]
     overlap = (probabilities * masks).sum(axes)
     sizes = (probabilities.square() if squared else probabilities).sum(axes)
     true_sizes = (masks.square() if squared else masks).sum(axes)
@@ -59,14 +64,15 @@ def dice_loss(
 
 
 @register_loss("dice", [IMAGE], schema=DiceLossConfig)
-class DiceLoss(Loss, ClassAxisMixin):
+class DiceLoss(Loss):
     r"""One minus the overlap of predicted and true regions: small regions count as much as large ones.
 
     With probabilities $p$ and masks $m$, summed over pixels, and $s$ = `smooth`:
     $L = 1 - \frac{2 \sum p\,m + s}{\sum p + \sum m + s}$, the mean over samples and classes.
 
-    Shapes: logits `(batch, classes, ...)` and ids `(batch, ...)`; or both `(batch, classes, ...)`, the targets masks in
-    [0, 1]; or both `(batch, height, width)`, one mask each. A scalar, or the overlaps as `average` says unreduced.
+    Shapes: logits `(batch, classes, ...)` and ids `(batch, ...)`; or both `(batch, classes, height, width, ...)`, the
+    targets masks in [0, 1]; or both `(batch, height, width)`, one mask each. A scalar, or the overlaps as `average`
+    says unreduced.
     Dtypes: logits any floating-point, computed in float32 at least; ids any integer, masks bool, integer or in [0, 1].
     An overlap is a ratio of sums, so it is no mean over pixels: the loss of a batch is not that of its parts.
     Source: Milletari et al., "V-Net", 2016.

@@ -186,6 +186,7 @@ def class_constant(values: Tensor | None, name: str, logits: Tensor, axis: int) 
     """
     if values is None:
         return None
+    values = torch.as_tensor(values, device=logits.device)
     if values.shape != (logits.shape[axis],):
         found = f"{name} has {values.numel()} values"
         raise ValueError(f"{found}, but the logits {_shape(logits)} have {logits.shape[axis]} classes")

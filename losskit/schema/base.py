@@ -7,14 +7,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from losskit.constants import RESERVED
 from losskit.diagnostics import ERROR, cut, listing, nearest
 from losskit.schema import fields as schema_utils
 
 if TYPE_CHECKING:
     import marshmallow
-
-# What a config may say about a loss that is no argument of the loss.
-RESERVED = ("type", "weight", "name", "inputs")
 
 T = TypeVar("T")
 

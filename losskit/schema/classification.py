@@ -5,9 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from losskit.constants import CATEGORY_DISTRIBUTION
 from losskit.schema import fields as schema_utils
 from losskit.schema.base import FeatureContext, Problem, dataclass
-from losskit.schema.noise import confidence_penalty, ignore_index, label_smoothing, robust_lambda
+from losskit.schema.noise import (
+    confidence_penalty,
+    ignore_index,
+    ignore_index_problems,
+    label_smoothing,
+    robust_lambda,
+)
 from losskit.schema.reduced import ReducedLossConfig
 
 
@@ -35,7 +42,10 @@ class SoftmaxCrossEntropyLossConfig(ReducedLossConfig):
 
     def problems(self, feature: FeatureContext) -> Iterator[Problem]:
         yield from super().problems(feature)
+        yield from ignore_index_problems(self.ignore_index, feature)
         rows = self.class_similarities
+        if rows is not None and feature.type == CATEGORY_DISTRIBUTION:
+            yield Problem("class_similarities", "has no effect on a feature whose targets are distributions already")
         if rows is None:
             if self.class_similarities_temperature > 0:
                 yield Problem("class_similarities_temperature", "has no effect without `class_similarities`")

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from losskit.constants import DEFAULT_LOSSES, FEATURE_TYPES
+from losskit.constants import DEFAULT_LOSSES, FEATURE_TYPES, RESERVED
 
 Schema = dict[str, Any]
 
@@ -99,7 +99,7 @@ def _loss(row: LossRow, shared: Schema) -> Schema:
         "properties": {
             name: schema if "$ref" in schema else {"$ref": f"{pointer}/{name}"}
             for name, schema in properties.items()
-            if name not in ("type", "weight", "name", "inputs")
+            if name not in RESERVED
         },
         "additionalProperties": False,
     }

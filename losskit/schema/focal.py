@@ -22,7 +22,7 @@ class FocalLossConfig(ReducedLossConfig):
         max=1,
         description="A number is the weight of the positive class, and `1 - alpha` that of the negative one, where "
         "labels are yes or no. Where one class is right out of several, a list or mapping weighs each "
-        "of them, and a number has no effect. `null` weighs nothing; the default, the"
+        "of them, and a number has no effect unless `activation` is `sigmoid`. `null` weighs nothing; the default, the"
         " paper's, plays positives down, for focusing favours them already.",
         examples=[0.75, [0.2, 0.3, 0.5]],
     )
@@ -55,10 +55,13 @@ class FocalLossConfig(ReducedLossConfig):
             yield Problem("alpha", message, "LK303", WARNING, help="give a list with one weight per class, or null")
         if self.activation == "softmax" and feature.type in (BINARY, SET):
             yield Problem("activation", f"is `softmax`, but the labels of a {feature.type} feature are yes or no")
-        if isinstance(self.alpha, (list, Mapping)) and feature.type == BINARY:
+        per_class = isinstance(self.alpha, (list, Mapping))
+        if per_class and feature.type == BINARY:
             message = "has a number per class, but a binary feature has a single logit"
             yield Problem("alpha", message, help="give the weight of the positive class, or null")
-        elif isinstance(self.alpha, list) and feature.type == SET and max(self.alpha) > 1:
+        numbers = self.alpha.values() if isinstance(self.alpha, Mapping) else self.alpha
+        is_sigmoid = self.activation == "sigmoid" or feature.type == SET
+        if per_class and is_sigmoid and max(numbers) > 1:
             yield Problem("alpha", "has values above 1, but `1 - alpha` weighs the labels that are absent", "LK203")
         if self.normalize_by == "positives" and has_ids:
             yield Problem("normalize_by", f"is `positives`, but the class ids of a {feature.type} feature have none")

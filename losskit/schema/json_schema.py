@@ -11,7 +11,8 @@ import marshmallow
 from marshmallow import fields, validate
 from marshmallow_dataclass.union_field import Union
 
-from losskit.schema.base import RESERVED, BaseLossConfig
+from losskit.constants import RESERVED
+from losskit.schema.base import BaseLossConfig
 from losskit.schema.describe import describe, yaml_text
 from losskit.schema.loading import Boolean, Either, Float, Integer, schema_fields
 

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
+from losskit.constants import CATEGORY_DISTRIBUTION
+from losskit.diagnostics import WARNING
 from losskit.schema import fields as schema_utils
+from losskit.schema.base import FeatureContext, Problem
+
+DEFAULT_IGNORE_INDEX = -100
 
 
 def robust_lambda() -> Any:
@@ -44,7 +50,7 @@ def label_smoothing(spread: str) -> Any:
 def ignore_index() -> Any:
     """The class id of items that do not count."""
     return schema_utils.IntegerRange(
-        default=-100,
+        default=DEFAULT_IGNORE_INDEX,
         min=-(2**31),
         max=2**31 - 1,
         allow_none=True,
@@ -52,3 +58,9 @@ def ignore_index() -> Any:
         "the mean.",
         examples=[0],
     )
+
+
+def ignore_index_problems(value: int | None, feature: FeatureContext) -> Iterator[Problem]:
+    """A warning where there are no class ids that could be ignored."""
+    if feature.type == CATEGORY_DISTRIBUTION and value not in (None, DEFAULT_IGNORE_INDEX):
+        yield Problem("ignore_index", "has no effect on distributions, which have no class ids", "LK303", WARNING)

@@ -10,9 +10,9 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from losskit.constants import LOGITS, TARGETS
+from losskit.constants import LOGITS, RESERVED, TARGETS
 from losskit.schema import fields as schema_utils
-from losskit.schema.base import RESERVED, BaseLossConfig, dataclass
+from losskit.schema.base import BaseLossConfig, dataclass
 
 _SCALARS = (bool, int, float, str)
 # What the parameters of `forward` that take targets are called in torch.nn and in common loss code.

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from losskit.schema import fields as schema_utils
 from losskit.schema.base import FeatureContext, Problem, dataclass
-from losskit.schema.noise import ignore_index, label_smoothing
+from losskit.schema.noise import ignore_index, ignore_index_problems, label_smoothing
 from losskit.schema.reduced import ReducedLossConfig
 
 
@@ -39,6 +39,7 @@ class TemperedSoftmaxCrossEntropyLossConfig(ReducedLossConfig):
 
     def problems(self, feature: FeatureContext) -> Iterator[Problem]:
         yield from super().problems(feature)
+        yield from ignore_index_problems(self.ignore_index, feature)
         if self.t1 == 1 and self.t2 < 1:
             message = "is 1 while `t2` is below 1: a label of probability 0 would have an infinite loss"
             yield Problem("t1", message, help="lower `t1`, or raise `t2` to 1 or more")

@@ -15,7 +15,11 @@ from losskit.schema.document import DRAFTS, LossRow, config_schema, dump
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     parser.add_argument("-o", "--output", metavar="FILE", help="write to FILE in place of standard output")
-    parser.add_argument("--check", action="store_true", help="do not write; exit with 1 if FILE is out of date")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="do not write; exit with 1 if FILE (losskit.schema.json without -o) is out of date",
+    )
     parser.add_argument("--draft", choices=list(DRAFTS), default="7", help="the draft of JSON Schema")
     add_plugin_argument(parser)
 
@@ -28,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
         path = Path(options.output or "losskit.schema.json")
         if not path.is_file():
             raise CannotRunError(f"there is no file {str(path)!r} to check; name it by -o")
-        if path.read_text("utf-8") == text:
+        if path.read_bytes() == text.encode():
             return EXIT_OK
         print(f"{path} is out of date: run `losskit schema -o {path}`", file=sys.stderr)
         return EXIT_FINDINGS

@@ -8,8 +8,8 @@ import shutil
 import textwrap
 
 from losskit.cli import CannotRunError, add_plugin_argument, import_plugins, warn_of_plugins
+from losskit.constants import RESERVED
 from losskit.registry import LossEntry, UnknownLossError, registry
-from losskit.schema.base import RESERVED
 from losskit.schema.describe import describe, yaml_text
 
 

@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Checks all files; prints problems on stdout and a summary on stderr."""
     if options.output_format not in ("auto", *FORMATS):
-        raise CannotRunError(f"{FORMAT_VARIABLE} is {options.output_format!r}; it may be {', '.join(FORMATS)}")
+        raise CannotRunError(f"{FORMAT_VARIABLE} is {options.output_format!r}; it may be auto, {', '.join(FORMATS)}")
     import_plugins(options.plugin)
     show = formatter("full" if options.output_format == "auto" else options.output_format)
     colour = Colour(options.color, sys.stdout)
