@@ -4,15 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from losskit.schema import fields
-from losskit.schema.base import (
-    BaseLossConfig,
-    FeatureConfig,
-    FeatureContext,
-    LossesConfig,
-    Problem,
-    dataclass,
-)
 from losskit.schema.catalogue import public_name
 
 __all__ = [
@@ -27,5 +18,16 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The config class of a built-in loss, such as `HuberLossConfig`."""
+    """A name from `base`, or the config class of a built-in loss, such as `HuberLossConfig`.
+
+    They are imported when they are asked for: a right config without rules is checked without any of them.
+    """
+    if name == "fields":
+        import losskit.schema.fields as fields  # noqa: PLR0402 - `from losskit.schema` would ask this function again
+
+        return fields
+    if name in __all__:
+        from losskit.schema import base
+
+        return getattr(base, name)
     return public_name(__name__, name)
