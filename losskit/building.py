@@ -49,7 +49,9 @@ def create_loss(
         raise TypeError("the loss is named by the first argument, and again by type=")
     source = plain({**loss, **settings})
     validation = Validation(Document(source), loss_of=FeatureContext(feature_type))
-    return module_of(validation.config().features[0].losses[0], FeatureContext(feature_type))
+    (config,) = validation.config().features[0].losses
+    _require_torch("create_loss")
+    return module_of(config, FeatureContext(feature_type))
 
 
 def build(
@@ -87,13 +89,10 @@ def build(
 
 def module_of(config: BaseLossConfig, feature: FeatureContext) -> nn.Module:
     """The module of one loss with the settings of its config."""
-    _require_torch("create_loss")
+    from losskit.modules.base import for_feature
+
     entry = registry.get(config.type, feature.type)
-    module: nn.Module = entry.module.load()(**config.settings(feature))
-    set_feature_type: Any = getattr(module, "set_feature_type", None)
-    if feature.type is not None and set_feature_type is not None:
-        set_feature_type(feature.type)
-    return module
+    return for_feature(entry.module.load()(**config.settings(feature)), feature.type)
 
 
 def _require_torch(what: str) -> None:

@@ -169,6 +169,12 @@ def show_path(path: Iterable[str | int]) -> str:
     return text
 
 
+def quoting(value: Any) -> str | None:
+    """The cure where a number stands for text."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return f'quote it: "{value}"' if is_number else None
+
+
 def listing(names: Iterable[str], limit: int = 5) -> str:
     """`a, b, c`, and an ellipsis where there are more than `limit`."""
     names = list(names)

@@ -57,7 +57,7 @@ class LossChecker:
 
     def _check_list(self, losses: list[Any], path: Path, context: FeatureContext) -> list[FoundLoss]:
         if not losses:
-            self._report("LK101", path, "the list of losses is empty", help=self._names_help(context))
+            self._report("LK101", path, "the list of losses is empty", help=self.names_help(context))
         found: list[FoundLoss] = []
         for index, loss in enumerate(losses):
             if isinstance(loss, list):
@@ -82,7 +82,7 @@ class LossChecker:
             values, paths = self._flattened(loss, path)
         else:
             message = f"a loss must be a name or a mapping with `type`, got {show(loss)}"
-            self._report("LK101", path, message, help=self._names_help(context))
+            self._report("LK101", path, message, help=self.names_help(context))
             return
         if "type" not in values:
             self._report_missing_type(loss, path, values, paths, context)
@@ -92,7 +92,7 @@ class LossChecker:
         fits = context.type is None or context.type in entry.feature_types
         if not fits:
             message = entry.misfit(show(values["type"]), str(context.type), self._names(context.type))
-            self._report("LK105", paths["type"], message, help=self._names_help(context))
+            self._report("LK105", paths["type"], message, help=self.names_help(context))
         found = FoundLoss(entry, values, paths)
         wrong = self._check_settings(found)
         if entry.has_rules and fits:
@@ -110,24 +110,24 @@ class LossChecker:
             self._report("LK102", path, "the loss has no `type`", help=cure)
         elif near:
             message, where = f"the loss has no `type`, but `{cut(near[0])}`", (*path, near[0])
-            self._report("LK102", where, message, on_key=True, suggestion="type", help=self._names_help(context))
+            self._report("LK102", where, message, on_key=True, suggestion="type", help=self.names_help(context))
             if near[0] in values:
                 values["type"], paths["type"] = values.pop(near[0]), paths.pop(near[0])
         else:
-            self._report("LK102", path, "the loss has no `type`", help=self._names_help(context))
+            self._report("LK102", path, "the loss has no `type`", help=self.names_help(context))
 
     def _entry(self, values: dict[str, Any], paths: dict[str, Path], context: FeatureContext) -> LossEntry | None:
         kind, where = values["type"], paths["type"]
         if not isinstance(kind, str):
             message = f"`type` must be the name of a loss, got {show(kind)}"
-            self._report("LK202", where, message, help=self._names_help(context))
+            self._report("LK202", where, message, help=self.names_help(context))
             return None
         entry = self.registry.find(kind)
         if entry is None:
             near = self._suggest(kind, context.type)
             suggestion = near[0] if near else None
             message = f"no loss named {show(kind)}"
-            self._report("LK103", where, message, suggestion=suggestion, help=self._names_help(context))
+            self._report("LK103", where, message, suggestion=suggestion, help=self.names_help(context))
         return entry
 
     def _flattened(self, loss: dict[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, Path]]:
@@ -221,7 +221,8 @@ class LossChecker:
                 help=problem.help,
             )
 
-    def _names_help(self, context: FeatureContext) -> str:
+    def names_help(self, context: FeatureContext) -> str:
+        """Which losses there are for a feature."""
         where = f" for {context.type}" if context.type else ""
         return f"losses{where}: {', '.join(self._names(context.type)) or 'none yet'}"
 

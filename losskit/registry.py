@@ -124,7 +124,7 @@ class Registry:
     def find(self, name: str) -> LossEntry | None:
         """The loss of this name or alias. Plugins are imported only if no other loss has the name."""
         entries = self._all()
-        if name not in self._names and not self._plugins_loaded:
+        if name not in self._names:
             self.load_plugins()
         return entries[self._names[name]] if name in self._names else None
 

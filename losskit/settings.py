@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from losskit.diagnostics import nearest, show, show_path
+from losskit.diagnostics import nearest, quoting, show, show_path
 from losskit.registry import LossEntry
 from losskit.schema.describe import describe, yaml_text
 from losskit.schema.quick import UnknownKeywordError, fits, is_number
@@ -118,6 +118,4 @@ def _type_help(value: Any, schema: Mapping[str, Any]) -> str | None:
         )
     if isinstance(value, str) and "boolean" in kinds and value.lower() in ("yes", "no", "on", "off", "y", "n"):
         return f"write {'true' if value.lower() in ('yes', 'on', 'y') else 'false'}"
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and kinds == ["string"]:
-        return f'quote it: "{value}"'
-    return None
+    return quoting(value) if kinds == ["string"] else None

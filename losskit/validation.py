@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from losskit.config import Document, Path, read
 from losskit.constants import DEFAULT_LOSSES, FEATURE_TYPES
-from losskit.diagnostics import WARNING, ConfigError, Diagnostic, cut, has_errors, in_order, nearest, show
+from losskit.diagnostics import WARNING, ConfigError, Diagnostic, cut, has_errors, in_order, nearest, quoting, show
 from losskit.loss_checker import FoundLoss, LossChecker
 from losskit.registry import Registry, registry
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 FEATURES_KEY = "output_features"
 LOSSES_KEY = "losses"
+_TYPES_HELP = f"feature types: {', '.join(FEATURE_TYPES)}"
 # Ludwig's, which are spelt like ours.
 _FOREIGN_KEYS = ("input_features",)
 _FEATURE_KEYS = ("name", "type", "loss", "num_classes", "classes")
@@ -164,9 +165,7 @@ class Validation:
 
     def _check_single_loss(self, context: FeatureContext) -> None:
         if context.type is not None and context.type not in FEATURE_TYPES:
-            near = nearest(context.type, FEATURE_TYPES)
-            message = f"no feature type {show(context.type)}"
-            self._report("LK104", (), message, suggestion=near[0] if near else None)
+            self._report_unknown_type(context.type, ())
             return
         found = self._checker.check(self.document.data, (), context)
         self._features.append(_Feature(None, context, found))
@@ -252,31 +251,30 @@ class Validation:
         name, feature_type = feature.get("name"), feature.get("type")
         for key in ("name", "type"):
             if key not in feature:
-                allowed = f"feature types: {', '.join(FEATURE_TYPES)}" if key == "type" else None
-                self._report("LK102", path, f"the feature has no `{key}`", help=allowed)
+                self._report("LK102", path, f"the feature has no `{key}`", help=_TYPES_HELP if key == "type" else None)
         if "name" in feature and not isinstance(name, str):
-            is_number = isinstance(name, (int, float)) and not isinstance(name, bool)
-            help = f'quote it: "{name}"' if is_number else None
-            self._report("LK202", (*path, "name"), f"`name` must be text, got {show(name)}", help=help)
+            self._report("LK202", (*path, "name"), f"`name` must be text, got {show(name)}", help=quoting(name))
         if name == "":
             self._report("LK202", (*path, "name"), "`name` is empty")
         if "type" in feature and not isinstance(feature_type, str):
             self._report("LK202", (*path, "type"), f"`type` must be text, got {show(feature_type)}")
         known = isinstance(feature_type, str) and feature_type in FEATURE_TYPES
         if isinstance(feature_type, str) and not known:
-            near = nearest(feature_type, FEATURE_TYPES)
-            message = f"no feature type {show(feature_type)}"
-            help = f"feature types: {', '.join(FEATURE_TYPES)}"
-            self._report("LK104", (*path, "type"), message, suggestion=near[0] if near else None, help=help)
+            self._report_unknown_type(feature_type, (*path, "type"))
         num_classes, classes = self._check_classes(feature, path)
         context = FeatureContext(str(feature_type) if known else None, num_classes, classes)
         if "loss" in feature:
             found = self._checker.check(feature["loss"], (*path, "loss"), context)
         elif context.type:
-            found = self._default_loss(context.type, path)
+            found = self._default_loss(context.type, path, context)
         else:
             found = []
         self._features.append(_Feature(name if isinstance(name, str) else None, context, found))
+
+    def _report_unknown_type(self, feature_type: str, path: Path) -> None:
+        near = nearest(feature_type, FEATURE_TYPES)
+        message = f"no feature type {show(feature_type)}"
+        self._report("LK104", path, message, suggestion=near[0] if near else None, help=_TYPES_HELP)
 
     def _check_classes(self, feature: dict[str, Any], path: Path) -> tuple[int | None, tuple[str, ...] | None]:
         """The number of classes and their names, as far as the feature says them."""
@@ -296,8 +294,8 @@ class Validation:
         seen: set[str] = set()
         for index, name in enumerate(names):
             if not isinstance(name, str):
-                cure = f'quote it: "{name}"' if isinstance(name, (int, float)) and not isinstance(name, bool) else None
-                self._report("LK202", (*where, index), f"a class name must be text, got {show(name)}", help=cure)
+                message = f"a class name must be text, got {show(name)}"
+                self._report("LK202", (*where, index), message, help=quoting(name))
             elif name in seen:
                 self._report("LK206", (*where, index), f"`classes` names {show(name)} twice")
             seen.add(str(name))
@@ -306,14 +304,12 @@ class Validation:
             self._report("LK206", (*path, "num_classes"), message)
         return len(names), tuple(map(str, names))
 
-    def _default_loss(self, feature_type: str, path: Path) -> list[FoundLoss]:
+    def _default_loss(self, feature_type: str, path: Path, context: FeatureContext) -> list[FoundLoss]:
         name = DEFAULT_LOSSES.get(feature_type)
         entry = self.registry.find(name) if name else None
         if entry is None:
-            names = ", ".join(self.registry.names(feature_type))
-            help = f"losses for {feature_type}: {names or 'none yet'}"
             message = f"{feature_type} features have no default loss; add `loss:`"
-            self._report("LK108", (*path, "type"), message, help=help)
+            self._report("LK108", (*path, "type"), message, help=self._checker.names_help(context))
             return []
         return [FoundLoss(entry, {"type": entry.name}, {"type": path})]
 

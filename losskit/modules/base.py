@@ -94,6 +94,14 @@ class ClassAxisMixin:
             )
 
 
+def for_feature(module: nn.Module, feature_type: str | None) -> nn.Module:
+    """The module, told what kind of feature it is for where it asks for that."""
+    set_feature_type: Any = getattr(module, "set_feature_type", None)
+    if feature_type is not None and set_feature_type is not None:
+        set_feature_type(feature_type)
+    return module
+
+
 def _exact(values: Any, device: torch.device | None = None) -> Tensor:
     dtype = torch.float32 if device is not None and device.type == "mps" else torch.float64
     if isinstance(values, Tensor):

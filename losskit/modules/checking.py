@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -82,6 +82,16 @@ def require_distribution(tensor: Tensor, name: str, axis: int) -> None:
         require_between(tensor, name, 0, 1)
         sums = tensor.sum(axis)
         _require_all((sums - 1).abs() < 1e-2, sums, f"{name} are probabilities that do not sum to 1 over the classes")
+
+
+def check_option(name: str, value: str, options: Sequence[str]) -> None:
+    """Refuses a value that is not among the options.
+
+    Raises:
+        ValueError: it is none of them.
+    """
+    if value not in options:
+        raise ValueError(f"{name} must be {', '.join(options[:-1])} or {options[-1]}, got {value!r}")
 
 
 def _require_all(good: Tensor, tensor: Tensor, message: str) -> None:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from losskit.constants import CATEGORY, CATEGORY_DISTRIBUTION, IMAGE, SEQUENCE, TEXT, VECTOR
 from losskit.modules.base import AdditiveLoss, ClassAxisMixin
-from losskit.modules.reduction import reduce, reduce_sum
-from losskit.modules.shapes import Classes, class_constant, read_classes
+from losskit.modules.reduction import masked, reduce, reduce_sum
+from losskit.modules.shapes import Classes, along, class_constant, read_classes
 from losskit.registry import register_loss
 from losskit.schema.classification import SoftmaxCrossEntropyLossConfig
 
@@ -35,7 +35,7 @@ def softmax_cross_entropy_loss(
     given = read_classes(logits, targets, axis=class_axis, ignore_index=ignore_index)
     weights = class_constant(class_weights, "class_weights", given.logits, given.axis)
     item_weights = _item_weights(given, weights)
-    count = _count(given, item_weights)
+    count = given.num_items() if item_weights is None else item_weights.sum()
     extras = label_smoothing or robust_lambda or confidence_penalty or label_distributions is not None
     if given.are_ids and not extras and reduction != "none":
         total = _summed_by_torch(given, weights)
@@ -47,12 +47,12 @@ def softmax_cross_entropy_loss(
         values = _of_distributions(log_probabilities, given, weights, label_smoothing, label_distributions)
     if robust_lambda or confidence_penalty:
         num_classes = given.logits.shape[given.axis]
-        values = (1 - robust_lambda) * values + _scaled(robust_lambda / num_classes, values, item_weights)
+        extra: Tensor | float = robust_lambda / num_classes
         if confidence_penalty:
             certainty = 1 - _entropy(log_probabilities, given.axis) / max(math.log(num_classes), 1e-30)
-            values = values + confidence_penalty * (certainty if item_weights is None else certainty * item_weights)
-    if given.valid is not None:
-        values = torch.where(given.valid, values, torch.zeros_like(values))
+            extra = extra + confidence_penalty * certainty
+        values = (1 - robust_lambda) * values + (extra if item_weights is None else extra * item_weights)
+    values = masked(values, given.valid)
     return reduce(values, reduction, count=count, normalizer=normalizer)
 
 
@@ -154,14 +154,6 @@ def _item_weights(given: Classes, weights: Tensor | None) -> Tensor | None:
     return found if given.valid is None else found * given.valid
 
 
-def _count(given: Classes, item_weights: Tensor | None) -> Tensor | int:
-    if item_weights is not None:
-        return item_weights.sum()
-    if given.valid is not None:
-        return given.valid.sum()
-    return given.logits.numel() // max(given.logits.shape[given.axis], 1)
-
-
 def _summed_by_torch(given: Classes, weights: Tensor | None) -> Tensor:
     logits, ids = given.logits, given.targets
     if given.valid is not None:
@@ -217,14 +209,3 @@ def _of_distributions(
 def _entropy(log_probabilities: Tensor, axis: int) -> Tensor:
     # 0 * -inf would be NaN for classes that cannot be.
     return -(log_probabilities.exp() * log_probabilities.clamp_min(-1e30)).sum(axis)
-
-
-def _scaled(constant: float, values: Tensor, item_weights: Tensor | None) -> Tensor | float:
-    return constant if item_weights is None else constant * item_weights
-
-
-def along(values: Tensor, axis: int, ndim: int) -> Tensor:
-    """`values`, shaped so that they lie along `axis` of a tensor with `ndim` axes."""
-    shape = [1] * ndim
-    shape[axis] = -1
-    return values.reshape(shape)

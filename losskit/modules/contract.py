@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from losskit.modules.base import for_feature
 from losskit.modules.batches import Batch, candidates, cast, describe, fitted, generator_of, leaves
 from losskit.registry import LossEntry, Registry, registry
 from losskit.schema.base import BaseLossConfig
@@ -35,11 +36,7 @@ class Subject:
 
     def build(self, feature_type: str | None = None, **settings: Any) -> nn.Module:
         """The module; for a feature type, as building from a config does it."""
-        module: nn.Module = self.entry.module.load()(**settings)
-        set_feature_type: Any = getattr(module, "set_feature_type", None)
-        if feature_type is not None and set_feature_type is not None:
-            set_feature_type(feature_type)
-        return module
+        return for_feature(self.entry.module.load()(**settings), feature_type)
 
     @property
     def config(self) -> type[BaseLossConfig]:

@@ -12,9 +12,9 @@ from torch import Tensor
 from losskit.constants import BINARY, CATEGORY, IMAGE, SEQUENCE, SET, TEXT
 from losskit.modules import checking
 from losskit.modules.base import AdditiveLoss, ClassAxisMixin
-from losskit.modules.classification import along, count_items
-from losskit.modules.reduction import check_option, reduce
-from losskit.modules.shapes import alike, class_constant, read_classes, require_alike
+from losskit.modules.classification import count_items
+from losskit.modules.reduction import masked, reduce
+from losskit.modules.shapes import alike, along, class_constant, read_classes, require_alike
 from losskit.registry import register_loss
 from losskit.schema.focal import DEFAULT_ALPHA, FocalLossConfig
 
@@ -39,7 +39,7 @@ def focal_loss(
     """
     if not takes_ids:
         require_alike(logits, targets, ("logits", "targets"))
-    check_option("activation", activation, ("auto", "sigmoid", "softmax"))
+    checking.check_option("activation", activation, ("auto", "sigmoid", "softmax"))
     if activation == "auto":
         activation = "sigmoid" if isinstance(targets, Tensor) and logits.shape == targets.shape else "softmax"
     if normalize_by == "positives" and logits.shape != targets.shape:
@@ -151,7 +151,7 @@ def _sigmoid_focal(
         if axis == 1 and logits.ndim < 4:
             raise ValueError(f"alpha has a number per class, but logits {tuple(logits.shape)} have no class axis")
         weights = along(cast(Tensor, class_constant(alpha, "alpha", logits, axis)), axis, logits.ndim)
-    return _masked(_binary_focal(logits, targets, weights, gamma), valid)
+    return masked(_binary_focal(logits, targets, weights, gamma), valid)
 
 
 def _one_vs_rest_focal(
@@ -167,7 +167,7 @@ def _one_vs_rest_focal(
     scores = given.logits.movedim(given.axis, -1)
     labels = torch.zeros_like(scores).scatter(-1, given.targets.unsqueeze(-1), 1.0)
     weights = class_constant(alpha, "alpha", scores, -1) if isinstance(alpha, Tensor) else alpha
-    return _masked(_binary_focal(scores, labels, weights, gamma).mean(-1), given.valid)
+    return masked(_binary_focal(scores, labels, weights, gamma).mean(-1), given.valid)
 
 
 def _binary_focal(logits: Tensor, targets: Tensor, alpha: float | Tensor | None, gamma: float) -> Tensor:
@@ -195,7 +195,7 @@ def _softmax_focal(
     weights = class_constant(alpha, "alpha", given.logits, axis) if isinstance(alpha, Tensor) else None
     if given.are_ids:
         values = _log_focal(log_p.gather(axis, given.targets.unsqueeze(axis)).squeeze(axis), gamma)
-        return _masked(values if weights is None else values * weights[given.targets], given.valid)
+        return masked(values if weights is None else values * weights[given.targets], given.valid)
     # Classes that cannot be have logits of -inf; where their probability is 0, they must not make it NaN.
     terms = (given.targets * _log_focal(log_p.clamp_min(-1e30), gamma)).movedim(axis, -1)
     return (terms if weights is None else terms * weights).sum(-1)
@@ -203,10 +203,6 @@ def _softmax_focal(
 
 def _log_focal(log_p: Tensor, gamma: float) -> Tensor:
     return -log_p * _power(-log_p.expm1(), gamma) if gamma else -log_p
-
-
-def _masked(values: Tensor, valid: Tensor | None) -> Tensor:
-    return values if valid is None else torch.where(valid, values, torch.zeros_like(values))
 
 
 def _power(chance: Tensor, gamma: float) -> Tensor:

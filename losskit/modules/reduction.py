@@ -1,12 +1,13 @@
-"""From one value per item to one value: the only place that says what a mean over no items is."""
+"""From one value per item to one value, and what that is where there is nothing to count."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from losskit.modules.checking import check_option
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -21,14 +22,9 @@ def check_reduction(reduction: str) -> str:
     return reduction
 
 
-def check_option(name: str, value: str, options: Sequence[str]) -> None:
-    """Refuses a value that is not among the options.
-
-    Raises:
-        ValueError: it is none of them.
-    """
-    if value not in options:
-        raise ValueError(f"{name} must be {', '.join(options[:-1])} or {options[-1]}, got {value!r}")
+def masked(values: Tensor, valid: Tensor | None) -> Tensor:
+    """`values`, 0 where the item does not count; without `valid`, all do."""
+    return values if valid is None else torch.where(valid, values, torch.zeros_like(values))
 
 
 def reduce(

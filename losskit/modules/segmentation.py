@@ -10,7 +10,7 @@ from torch import Tensor
 from losskit.constants import IMAGE
 from losskit.modules import checking
 from losskit.modules.base import Loss
-from losskit.modules.reduction import check_option, reduce
+from losskit.modules.reduction import reduce
 from losskit.modules.shapes import alike, class_constant, read_classes
 from losskit.registry import register_loss
 from losskit.schema.segmentation import DiceLossConfig
@@ -36,8 +36,8 @@ def dice_loss(
     reduction: str = "mean",
 ) -> Tensor:
     """See `DiceLoss`."""
-    check_option("average", average, tuple(_AXES))
-    check_option("activation", activation, ("auto", "softmax", "sigmoid", "none"))
+    checking.check_option("average", average, tuple(_AXES))
+    checking.check_option("activation", activation, ("auto", "softmax", "sigmoid", "none"))
     probabilities, masks = _regions(logits, targets, activation, ignore_index)
     weights = class_constant(class_weights, "class_weights", probabilities, 1)
     if not include_background:

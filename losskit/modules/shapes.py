@@ -63,6 +63,12 @@ class Classes(NamedTuple):
     are_ids: bool
     valid: Tensor | None  # for ids: which are not ignored; None where none can be
 
+    def num_items(self) -> Tensor | int:
+        """How many items count."""
+        if self.valid is not None:
+            return self.valid.sum()
+        return self.logits.numel() // max(self.logits.shape[self.axis], 1)
+
 
 def read_classes(
     logits: Tensor, targets: Tensor, *, axis: int | None = None, ignore_index: int | None = None
@@ -191,3 +197,10 @@ def class_constant(values: Tensor | None, name: str, logits: Tensor, axis: int) 
         found = f"{name} has {values.numel()} values"
         raise ValueError(f"{found}, but the logits {_shape(logits)} have {logits.shape[axis]} classes")
     return values.to(logits.dtype)
+
+
+def along(values: Tensor, axis: int, ndim: int) -> Tensor:
+    """`values`, shaped so that they lie along `axis` of a tensor with `ndim` axes."""
+    shape = [1] * ndim
+    shape[axis] = -1
+    return values.reshape(shape)

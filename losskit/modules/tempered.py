@@ -16,7 +16,7 @@ from torch import Tensor
 from losskit.constants import CATEGORY, CATEGORY_DISTRIBUTION, IMAGE, SEQUENCE, TEXT
 from losskit.modules.base import AdditiveLoss, ClassAxisMixin
 from losskit.modules.classification import count_items
-from losskit.modules.reduction import reduce
+from losskit.modules.reduction import masked, reduce
 from losskit.modules.shapes import read_classes
 from losskit.registry import register_loss
 from losskit.schema.tempered import TemperedSoftmaxCrossEntropyLossConfig
@@ -58,10 +58,7 @@ def tempered_softmax_cross_entropy_loss(
         crossed = torch.where(counts, labels * log_t1_p, torch.zeros_like(labels)).sum(-1)
         constant = _own_term(labels, t1).sum(-1)
     values = constant - crossed + ((2 - t1) * log_p).exp().sum(-1) / (2 - t1)
-    count = given.logits.numel() // max(num_classes, 1) if given.valid is None else given.valid.sum()
-    if given.valid is not None:
-        values = torch.where(given.valid, values, torch.zeros_like(values))
-    return reduce(values, reduction, count=count, normalizer=normalizer)
+    return reduce(masked(values, given.valid), reduction, count=given.num_items(), normalizer=normalizer)
 
 
 @register_loss(
