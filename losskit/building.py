@@ -81,7 +81,15 @@ def build(
             module = module_of(loss, feature.context)
             terms.append(
                 Term(
-                    feature.name, loss.name or entry.name, module, entry.inputs, entry.targets, loss.weight, loss.inputs
+                    feature.name,
+                    loss.name or entry.name,
+                    module,
+                    entry.inputs,
+                    entry.targets,
+                    entry.optional_inputs,
+                    entry.optional_targets,
+                    loss.weight,
+                    loss.inputs,
                 )
             )
     return MultiTaskLoss(terms)

@@ -28,10 +28,15 @@ FEATURE_TYPES = (
     VECTOR,
 )
 
+ANOMALY_SCORE = "anomaly_score"
+LOG_PROBABILITIES = "log_probabilities"
 LOGITS = "logits"
 PREDICTIONS = "predictions"
 PROBABILITIES = "probabilities"
 TARGETS = "targets"
+VARIANCE = "variance"
+# The key of a loss that takes everything there is for its feature, as a mapping.
+EVERYTHING = "*"
 
 # What a config may say about a loss that is no argument of the loss.
 RESERVED = ("type", "weight", "name", "inputs")

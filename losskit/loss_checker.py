@@ -176,11 +176,12 @@ class LossChecker:
 
     def _check_roles(self, found: FoundLoss) -> None:
         entry = found.entry
+        known = (*entry.inputs, *entry.optional_inputs)
         for role in found.values["inputs"]:
-            if role not in entry.inputs:
-                near = nearest(role, entry.inputs)
+            if role not in known:
+                near = nearest(role, known)
                 message = f"`{entry.name}` takes no input `{cut(role)}`"
-                help = f"inputs of `{entry.name}`: {', '.join(entry.inputs)}"
+                help = f"inputs of `{entry.name}`: {', '.join(known)}"
                 suggestion = near[0] if near else None
                 where = (*found.paths["inputs"], role)
                 self._report("LK208", where, message, on_key=True, suggestion=suggestion, help=help)

@@ -76,6 +76,9 @@ class LossEntry:
     has_rules: bool
     config: Reference
     module: Reference
+    # What the loss takes where it is there, as keyword arguments.
+    optional_inputs: tuple[str, ...] = ()
+    optional_targets: tuple[str, ...] = ()
     # Parameters of the constructor that YAML cannot hold, and that a config therefore cannot set.
     left_out: tuple[str, ...] = ()
 
@@ -162,7 +165,7 @@ class Registry:
         if self._entries is None:
             self._entries = {}
             for row in self._rows():
-                tuples = {key: tuple(row[key]) for key in ("feature_types", "aliases", "inputs", "targets", "left_out")}
+                tuples = {key: tuple(value) for key, value in row.items() if isinstance(value, list)}
                 references = {key: Reference(row[key]) for key in ("config", "module")}
                 self._add(LossEntry(**{**row, **tuples, **references}))
         return self._entries
@@ -311,6 +314,7 @@ def _entry(
             left_out = ()
             signature.check_config(config, constructor, name)
         inputs, targets = signature.roles(loss, forward, skip=1 if is_class else 0)
+        optional_inputs, optional_targets = signature.optional_roles(loss, forward)
     except (TypeError, ValueError) as error:
         raise RegistrationError(f"cannot register {loss.__qualname__} as {name!r}: {error}") from None
     entry = LossEntry(
@@ -323,6 +327,8 @@ def _entry(
         has_rules=config.has_rules(),
         config=Reference(f"{config.__module__}:{config.__qualname__}", config),
         module=Reference(f"{loss.__module__}:{loss.__qualname__}", loss),
+        optional_inputs=optional_inputs,
+        optional_targets=optional_targets,
         left_out=left_out,
     )
     if not entry.is_built_in:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from losskit.diagnostics import nearest, quoting, show, show_path
 from losskit.registry import LossEntry
 from losskit.schema.describe import describe, yaml_text
-from losskit.schema.quick import UnknownKeywordError, fits, is_number
+from losskit.schema.quick import UnknownKeywordError, fits, is_integer, is_number
 
 _LIMITS = {
     "minimum": "at least",
@@ -56,8 +56,9 @@ def validator(entry: LossEntry) -> Any:
 def _validator_class() -> Any:
     import jsonschema  # Here, because it costs 70 ms, and only a mistake needs it.
 
-    # jsonschema takes infinities and NaN for numbers, which JSON does not have.
-    checker = jsonschema.Draft7Validator.TYPE_CHECKER.redefine("number", lambda _, value: is_number(value))
+    # jsonschema takes infinities and NaN for numbers, which JSON does not have, and integers of any size.
+    kinds = {"number": lambda _, value: is_number(value), "integer": lambda _, value: is_integer(value)}
+    checker = jsonschema.Draft7Validator.TYPE_CHECKER.redefine_many(kinds)
     return jsonschema.validators.extend(  # type: ignore[no-untyped-call]
         jsonschema.Draft7Validator, type_checker=checker
     )

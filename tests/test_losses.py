@@ -154,7 +154,7 @@ def test_normalizer_needs_a_mean():
 
 
 def test_module_takes_a_reduction_that_a_config_does_not():
-    with pytest.raises(ValueError, match="must be mean, sum or none, got 'median'"):
+    with pytest.raises(ValueError, match="must be mean, batchmean, sum or none, got 'median'"):
         create_loss("mse").__class__(reduction="median")
 
 
@@ -163,6 +163,7 @@ def test_config_numbers_stay_exact_in_half_precision():
     assert loss.class_weights.tolist() == [0.1, 0.3]
 
 
+SIMILARITIES = {"class_similarities": torch.eye(3), "class_similarities_temperature": 1.0}
 IDS_THAT_DO_NOT_FIT = [
     (
         (4, 3),
@@ -387,10 +388,18 @@ def test_parts_add_up_where_a_part_has_no_positive_items():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda x: softmax_cross_entropy_loss(x, x.softmax(1), reduction="avg"), "reduction must be mean, sum or none"),
+        (
+            lambda x: softmax_cross_entropy_loss(x, x.softmax(1), reduction="avg"),
+            "must be mean, batchmean, sum or none",
+        ),
         (lambda x: focal_loss(x, x, activation="foo"), "activation must be auto, sigmoid or softmax, got 'foo'"),
         (lambda x: dice_loss(x, x, average="foo"), "average must be sample_class, class, micro or batch"),
-        (lambda x: softmax_cross_entropy_loss(x, x.softmax(1), label_distributions=torch.eye(3)), "are probabilities"),
+        (
+            lambda x: softmax_cross_entropy_loss(
+                x, x.softmax(1), class_similarities=torch.eye(3), class_similarities_temperature=1.0
+            ),
+            "are probabilities",
+        ),
         (lambda x: create_loss("focal", alpha=[3.0, 1.0, 1.0])(x, x.sigmoid()), "alpha has values above 1"),
     ],
 )

@@ -10,6 +10,7 @@ from torch import nn
 
 import losskit
 from losskit import LossOutput, MultiTaskLoss, register_loss
+from losskit.registry import RegistrationError
 
 CONFIG = """
 output_features:
@@ -259,3 +260,49 @@ def test_errors_of_torch_name_the_feature_too():
 def test_a_loss_is_named_once():
     with pytest.raises(TypeError, match="named by the first argument"):
         losskit.create_loss("huber", type="mse")
+
+
+class WeighedError(torch.nn.Module):
+    """Takes a scale and a mask where they are there."""
+
+    @classmethod
+    def get_loss_inputs(cls):
+        return "predictions"
+
+    @classmethod
+    def get_optional_loss_inputs(cls):
+        return "scale"
+
+    @classmethod
+    def get_optional_loss_targets(cls):
+        return ("mask",)
+
+    def forward(self, predictions, targets, *, scale=1.0, mask=1.0):
+        return (scale * mask * (predictions - targets).abs()).sum()
+
+
+@pytest.mark.usefixtures("losses")
+def test_optional_roles_are_taken_where_they_are_there():
+    losskit.register_loss("weighed_error", ["number"])(WeighedError)
+    feature = {"name": "x", "type": "number", "loss": "weighed_error"}
+    criterion = losskit.build({"output_features": [feature]})
+    ones, zeros = torch.ones(2), torch.zeros(2)
+    assert criterion({"x": ones}, {"x": zeros}).total == 2
+    mask = torch.tensor([1.0, 0.0])
+    assert criterion({"x": {"predictions": ones, "scale": 3.0}}, {"x": {"targets": zeros, "mask": mask}}).total == 3
+    feature["loss"] = {"type": "weighed_error", "inputs": {"scale": "y.size"}}
+    criterion = losskit.build({"output_features": [feature, {"name": "y", "type": "number", "loss": "mse"}]})
+    predictions = {"x": ones, "y": {"logits": ones, "size": 5.0}}
+    assert criterion(predictions, {"x": zeros, "y": ones}).total == 10
+    with pytest.raises(ValueError, match="nothing fills its input 'scale'"):
+        criterion({"x": ones, "y": ones}, {"x": zeros, "y": ones})
+
+
+@pytest.mark.usefixtures("losses")
+def test_optional_roles_must_be_parameters_of_forward():
+    class Forgetful(WeighedError):
+        def forward(self, predictions, targets, *, scale=1.0):
+            return (scale * (predictions - targets).abs()).sum()
+
+    with pytest.raises(RegistrationError, match=r"get_optional_loss_targets\(\) names 'mask'"):
+        losskit.register_loss("forgetful", ["number"])(Forgetful)

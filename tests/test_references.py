@@ -6,7 +6,7 @@ import torch
 
 from losskit.constants import SEQUENCE, TEXT
 from losskit.modules.batches import Batch, cast
-from losskit.modules.contract import alternatives, subject_of
+from losskit.modules.contract import alternatives, subject_of, total_of
 from losskit.registry import registry
 from losskit.schema.base import FeatureContext
 from tests.references import references
@@ -22,7 +22,8 @@ def variants(subject, feature_type):
     pairs = [{**one, **other} for one in changes for other in changes if not one.keys() & other.keys()]
     context = FeatureContext(feature_type, 3)
     for settings in [{}, *changes, *pairs]:
-        if not any(problem.severity == "error" for problem in subject.config(**settings).problems(context)):
+        config = subject.config(**{**subject.config.example_settings, **settings})
+        if not any(problem.severity == "error" for problem in config.problems(context)):
             yield settings
 
 
@@ -32,7 +33,7 @@ def test_value_is_that_of_the_textbook_form(name):
     compared = refused = 0
     for feature_type in subject.entry.feature_types:
         for settings in variants(subject, feature_type):
-            config = subject.config(**settings)
+            config = subject.config(**{**subject.config.example_settings, **settings})
             batch = cast(subject.batch(feature_type), torch.float64)
             if settings.get("activation") == "none":
                 batch = Batch((batch.inputs[0].softmax(1),), batch.targets)
@@ -41,8 +42,10 @@ def test_value_is_that_of_the_textbook_form(name):
                 arrays[0] = np.moveaxis(arrays[0], -1, 1)
             rest = config.settings()
             reduction = rest.pop("reduction")
+            module = subject.build(feature_type, **config.settings()).double()
+            rest |= {name: parameter.detach().numpy() for name, parameter in module.named_parameters()}
             try:
-                value = subject.build(feature_type, **config.settings())(*batch.inputs, *batch.targets)
+                value = module(*batch.inputs, *batch.targets)
             except (TypeError, ValueError):
                 # Settings such as `activation: none` and a softmax over a single mask, which the loss refuses.
                 refused += 1
@@ -50,6 +53,7 @@ def test_value_is_that_of_the_textbook_form(name):
             found = REFERENCES[name](*arrays, **_for_feature(rest, feature_type))
             values, count = found if isinstance(found, tuple) else (found, found.size)
             expected = values.sum() if reduction == "sum" else values.sum() / count if count else 0.0
+            value = total_of(value)
             assert value.item() == pytest.approx(expected, rel=1e-10, abs=1e-13), (feature_type, settings)
             compared += 1
     assert compared > refused

@@ -7,7 +7,7 @@ import math
 import jsonschema
 import marshmallow
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from marshmallow import fields, validate
 
@@ -139,6 +139,7 @@ def loss_settings(draw):
 
 @settings(max_examples=500, deadline=None)
 @given(loss_settings())
+@example((registry.get("focal"), {"ignore_index": 10**400}))
 def test_whatever_json_schema_accepts_marshmallow_loads_unchanged(case):
     entry, values = case
     accepted = validator(entry).is_valid({"type": entry.name, **values})

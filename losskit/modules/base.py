@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,12 @@ class LogitsInputsMixin:
 
 
 class Loss(nn.Module, LogitsInputsMixin):
-    """A loss with a reduction: `mean`, `sum` or `none`."""
+    """A loss with a reduction: `mean`, `batchmean`, `sum` or `none`.
+
+    A subclass keeps each argument of its constructor in an attribute of the same name.
+    """
+
+    _settings: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, *, reduction: str = "mean") -> None:
         super().__init__()
@@ -41,9 +46,18 @@ class Loss(nn.Module, LogitsInputsMixin):
         """
         raise TypeError(f"{type(self).__name__} is no sum over items that is divided by their count")
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls._settings = tuple(
+            name for name, p in inspect.signature(cls.__init__).parameters.items() if p.kind is p.KEYWORD_ONLY
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments of the constructor, by name: what `forward` passes on to the loss's function."""
+        return {name: getattr(self, name) for name in self._settings}
+
     def extra_repr(self) -> str:
-        names = [name for name in inspect.signature(type(self).__init__).parameters if hasattr(self, name)]
-        return ", ".join(f"{name}={self._constants.get(name, getattr(self, name))!r}" for name in names)
+        return ", ".join(f"{name}={self._constants.get(name, value)!r}" for name, value in self.settings().items())
 
     def set_constant(self, name: str, values: Any) -> None:
         """Keeps numbers of the config as a tensor: it moves with the module, and stays out of its saved state."""
@@ -71,7 +85,8 @@ class AdditiveLoss(Loss):
 
     def count(self, *targets: Tensor) -> Tensor:
         """How many items the mean divides by: all elements of the targets, unless a subclass ignores or weighs some."""
-        return torch.full((), targets[0].numel(), device=targets[0].device)
+        num_items = len(targets[0]) if self.reduction == "batchmean" else targets[0].numel()
+        return torch.full((), num_items, device=targets[0].device)
 
 
 class ClassAxisMixin:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from losskit import constants
+from losskit.constants import ANOMALY_SCORE, LOG_PROBABILITIES, PROBABILITIES, VARIANCE
 from losskit.registry import LossEntry
 
 SAMPLES, CLASSES, STEPS, DIMENSIONS, SIDE = 6, 3, 4, 5, 4
@@ -21,14 +22,34 @@ class Batch(NamedTuple):
     targets: tuple[Tensor, ...]
 
 
+# Inputs of which not every number has a meaning.
+BOUNDED_ROLES = (ANOMALY_SCORE, LOG_PROBABILITIES, PROBABILITIES, VARIANCE)
+
+
 def candidates(entry: LossEntry, feature_type: str, seed: int) -> Iterator[Batch]:
-    """The usual batches of a feature type: inputs of one shape each, and targets in several forms."""
+    """The usual batches of a feature type: inputs of one shape each, and targets in several forms.
+
+    A class whose inputs or targets are unusual makes its own with `example_batch(feature_type, generator)`.
+    """
+    example_batch: Any = getattr(entry.module.load(), "example_batch", None)
+    if example_batch is not None:
+        yield Batch(*example_batch(feature_type, generator_of(seed)))
+        return
     for shape, kinds in _forms(feature_type):
         for kind in kinds if len(entry.targets) == 1 else kinds[:1]:
             generator = generator_of(seed)
-            inputs = tuple(torch.randn(shape, generator=generator) for _ in entry.inputs)
+            inputs = tuple(_input(role, shape, feature_type, generator) for role in entry.inputs)
             if len(entry.targets) <= 1:
                 yield Batch(inputs, tuple(_targets(kind, shape, generator) for _ in entry.targets))
+
+
+def _input(role: str, shape: tuple[int, ...], feature_type: str, generator: torch.Generator) -> Tensor:
+    values = torch.randn(shape, generator=generator)
+    if role == PROBABILITIES:
+        return values.sigmoid()
+    if role == LOG_PROBABILITIES:
+        return values.log_softmax(-1 if feature_type in (constants.SEQUENCE, constants.TEXT) else 1)
+    return values.abs() + 0.1 if role in (ANOMALY_SCORE, VARIANCE) else values
 
 
 def _forms(feature_type: str) -> list[tuple[tuple[int, ...], list[str]]]:
@@ -75,7 +96,8 @@ def describe(batch: Batch) -> str:
 
 def leaves(batch: Batch) -> Batch:
     """The batch with copies of the inputs that ask for gradients."""
-    return Batch(tuple(x.detach().clone().requires_grad_() for x in batch.inputs), batch.targets)
+    inputs = (x.detach().clone() for x in batch.inputs)
+    return Batch(tuple(x.requires_grad_() if x.is_floating_point() else x for x in inputs), batch.targets)
 
 
 def cast(batch: Batch, dtype: torch.dtype) -> Batch:
@@ -94,5 +116,7 @@ def fitted(batch: Batch) -> Batch | None:
     if targets.shape == predictions.shape:
         return Batch((200.0 * (2 * targets.float() - 1),), batch.targets)
     axis = 1 if targets.shape == predictions.shape[:1] + predictions.shape[2:] else -1
+    if targets.is_floating_point() or targets.shape != predictions.select(axis, 0).shape:
+        return None
     certain = torch.full_like(predictions, -200.0).scatter(axis, targets.unsqueeze(axis), 200.0)
     return Batch((certain,), batch.targets)

@@ -72,15 +72,7 @@ class BinaryWeightedCrossEntropyLoss(AdditiveLoss):
         self.confidence_penalty = confidence_penalty
 
     def forward(self, logits: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
-        return binary_weighted_cross_entropy_loss(
-            logits,
-            targets,
-            positive_class_weight=self.positive_class_weight,
-            robust_lambda=self.robust_lambda,
-            confidence_penalty=self.confidence_penalty,
-            reduction=self.reduction,
-            normalizer=normalizer,
-        )
+        return binary_weighted_cross_entropy_loss(logits, targets, **self.settings(), normalizer=normalizer)
 
 
 def _binary_entropy(logits: Tensor) -> Tensor:

@@ -26,16 +26,20 @@ def softmax_cross_entropy_loss(
     label_smoothing: float = 0.0,
     robust_lambda: float = 0.0,
     confidence_penalty: float = 0.0,
-    label_distributions: Tensor | None = None,
+    class_similarities: Tensor | None = None,
+    class_similarities_temperature: float = 0.0,
     class_axis: int | None = None,
     reduction: str = "mean",
     normalizer: Tensor | float | None = None,
 ) -> Tensor:
-    """See `SoftmaxCrossEntropyLoss`; `label_distributions` has a row of probabilities in place of each label."""
+    """See `SoftmaxCrossEntropyLoss`."""
     given = read_classes(logits, targets, axis=class_axis, ignore_index=ignore_index)
     weights = class_constant(class_weights, "class_weights", given.logits, given.axis)
     item_weights = _item_weights(given, weights)
     count = given.num_items() if item_weights is None else item_weights.sum()
+    label_distributions = None
+    if class_similarities is not None and class_similarities_temperature > 0:
+        label_distributions = (torch.as_tensor(class_similarities) / class_similarities_temperature).softmax(-1)
     extras = label_smoothing or robust_lambda or confidence_penalty or label_distributions is not None
     if given.are_ids and not extras and reduction != "none":
         total = _summed_by_torch(given, weights)
@@ -83,7 +87,7 @@ class SoftmaxCrossEntropyLoss(AdditiveLoss, ClassAxisMixin):
     """
 
     class_weights: Tensor | None
-    label_distributions: Tensor | None
+    class_similarities: Tensor | None
 
     def __init__(
         self,
@@ -103,27 +107,16 @@ class SoftmaxCrossEntropyLoss(AdditiveLoss, ClassAxisMixin):
         self.label_smoothing = label_smoothing
         self.robust_lambda = robust_lambda
         self.confidence_penalty = confidence_penalty
-        self.class_similarities = class_similarities
+        self.set_constant("class_similarities", class_similarities)
         self.class_similarities_temperature = class_similarities_temperature
-        distributions = None
-        if class_similarities is not None and class_similarities_temperature > 0:
-            similarities = torch.tensor(class_similarities, dtype=torch.float64)
-            distributions = (similarities / class_similarities_temperature).softmax(-1)
-        self.set_constant("label_distributions", distributions)
 
     def forward(self, logits: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
         self.require_class_axis(logits)
         return softmax_cross_entropy_loss(
             logits,
             targets,
-            class_weights=self.class_weights,
-            ignore_index=self.ignore_index,
-            label_smoothing=self.label_smoothing,
-            robust_lambda=self.robust_lambda,
-            confidence_penalty=self.confidence_penalty,
-            label_distributions=self.label_distributions,
+            **self.settings(),
             class_axis=self.class_axis,
-            reduction=self.reduction,
             normalizer=normalizer,
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import functools
 import inspect
 import io
 import pickle
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from losskit.modules.base import for_feature
-from losskit.modules.batches import Batch, candidates, cast, describe, fitted, generator_of, leaves
+from losskit.modules.batches import BOUNDED_ROLES, Batch, candidates, cast, describe, fitted, generator_of, leaves
 from losskit.registry import LossEntry, Registry, registry
 from losskit.schema.base import BaseLossConfig
 from losskit.schema.quick import fits
@@ -35,8 +36,25 @@ class Subject:
     make_batch: MakeBatch | None = None
 
     def build(self, feature_type: str | None = None, **settings: Any) -> nn.Module:
-        """The module; for a feature type, as building from a config does it."""
-        return for_feature(self.entry.module.load()(**settings), feature_type)
+        """The module; for a feature type, as building from a config does it.
+
+        Its parameters are always the same, so that two modules differ by their settings alone.
+        """
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(0)
+            module: nn.Module = self.entry.module.load()(**{**self.config.example_settings, **settings})
+        return for_feature(module, feature_type)
+
+    @property
+    def group_size(self) -> int:
+        """How many samples in a row belong together, such as two views of one image."""
+        size: int = getattr(self.entry.module.load(), "group_size", 1)
+        return size
+
+    @property
+    def is_unbounded(self) -> bool:
+        """Whether its inputs may be any numbers."""
+        return not any(role in BOUNDED_ROLES for role in self.entry.inputs)
 
     @property
     def config(self) -> type[BaseLossConfig]:
@@ -96,7 +114,8 @@ def check_loss(
     Args:
         loss: the name of a registered loss, or a module class or function, registered or not.
         feature_types: for which to check it; without them, those for which it is registered.
-        make_batch: makes a `Batch` from a feature type and a generator, for losses that take unusual inputs.
+        make_batch: makes a `Batch` from a feature type and a generator, for losses that take unusual inputs; a class
+            may have it as a static method `example_batch`.
         skip: names of points, as in `CHECKS`, that do not apply.
 
     Raises:
@@ -169,6 +188,8 @@ def check_every_setting_acts(subject: Subject) -> None:
     }
     other_values = {name: alternatives(schema) for name, schema in properties.items()}
     for name, values in other_values.items():
+        if name in subject.config.example_settings:
+            continue  # Other sizes do not fit the inputs.
         others = [{}, *({other: value} for other in other_values if other != name for value in other_values[other])]
         acts = any(_acts(subject, name, value, base) for base in others for value in values)
         assert acts, f"the setting {name} changes nothing; tried {values}"
@@ -179,7 +200,7 @@ def check_gradients(subject: Subject) -> None:
     for feature_type, batch in subject.cases():
         module = subject.build(feature_type).double()
         doubles = leaves(cast(batch, torch.float64))
-        assert torch.autograd.gradcheck(lambda *x, m=module, t=doubles.targets: _total(m(*x, *t)), doubles.inputs), (
+        assert torch.autograd.gradcheck(lambda *x, m=module, t=doubles.targets: total_of(m(*x, *t)), doubles.inputs), (
             feature_type
         )
 
@@ -187,12 +208,12 @@ def check_gradients(subject: Subject) -> None:
 def check_gradient_of_zero(subject: Subject) -> None:
     """Inputs of exactly 0, which fresh models give, have the gradient of inputs beside them."""
     for feature_type, given in subject.cases():
-        if not given.targets or given.targets[0].is_floating_point():
+        if not subject.is_unbounded or not given.targets or given.targets[0].is_floating_point():
             continue  # Errors of exactly 0 may be a corner, as in absolute error.
         batch = cast(given, torch.float64)
         module = subject.build(feature_type).double()
         at_zero, beside = (
-            _run(module, Batch(tuple(torch.full_like(x, value) for x in batch.inputs), batch.targets))[1]
+            _run(module, Batch(_floats(batch, functools.partial(torch.full_like, fill_value=value)), batch.targets))[1]
             for value in (0.0, 1e-9)
         )
         for gradient, other in zip(at_zero, beside, strict=True):
@@ -202,9 +223,9 @@ def check_gradient_of_zero(subject: Subject) -> None:
 
 def check_large_inputs(subject: Subject) -> None:
     """Inputs of +-1e4 give a finite value and gradient."""
-    for feature_type, batch in subject.cases():
+    for feature_type, batch in subject.cases() if subject.is_unbounded else ():
         for scale in (1e4, -1e4):
-            inputs = tuple(scale * torch.sign(x + 1e-3) for x in batch.inputs)
+            inputs = _floats(batch, functools.partial(_extreme, scale=scale))
             _assert_finite(
                 f"{feature_type}, inputs of {scale:g}", *_run(subject.build(feature_type), Batch(inputs, batch.targets))
             )
@@ -222,7 +243,7 @@ def check_half_precision(subject: Subject) -> None:
     for feature_type, batch in subject.cases():
         module = subject.build(feature_type)
         for dtype in (torch.float16, torch.bfloat16):
-            rounded = Batch(tuple(x.to(dtype) for x in batch.inputs), batch.targets)
+            rounded = Batch(cast(batch, dtype).inputs, batch.targets)
             expected, _ = _run(module, cast(rounded, torch.float32))
             value, gradients = _run(module, rounded)
             _assert_finite(f"{feature_type}, {dtype}", value, gradients)
@@ -260,7 +281,7 @@ def check_few_items(subject: Subject) -> None:
     """A single sample, and targets that are all of one class, give a finite value and gradient."""
     for feature_type, batch in subject.cases():
         module = subject.build(feature_type)
-        single = Batch(*(tuple(x[:1] for x in part) for part in batch))
+        single = Batch(*(tuple(x[: subject.group_size] for x in part) for part in batch))
         one_class = Batch(batch.inputs, tuple(torch.zeros_like(t) for t in batch.targets))
         _assert_finite(f"{feature_type}, a single sample", *_run(module, single))
         _assert_finite(f"{feature_type}, targets of 0", *_run(module, one_class))
@@ -292,7 +313,9 @@ def check_order_does_not_matter(subject: Subject) -> None:
         module = subject.build(feature_type).double()
         batch = cast(given, torch.float64)
         expected, _ = _run(module, batch)
-        order = torch.randperm(len(batch.inputs[0]), generator=generator_of(1))
+        num_groups = len(batch.inputs[0]) // subject.group_size
+        groups = torch.randperm(num_groups, generator=generator_of(1)).unsqueeze(1) * subject.group_size
+        order = (groups + torch.arange(subject.group_size)).flatten()
         permuted = Batch(*(tuple(x[order] for x in part) for part in batch))
         spread = Batch(*(tuple(x.repeat_interleave(2, -1)[..., ::2] for x in part) for part in batch))
         for what, case in (("permuted", permuted), ("not contiguous", spread)):
@@ -360,7 +383,10 @@ def check_exports(subject: Subject) -> None:
     for feature_type, batch in subject.cases():
         module = subject.build(feature_type)
         exported = torch.export.export(module, (*batch.inputs, *batch.targets)).module()
-        value, expected = _total(exported(*batch.inputs, *batch.targets)), _total(module(*batch.inputs, *batch.targets))
+        value, expected = (
+            total_of(exported(*batch.inputs, *batch.targets)),
+            total_of(module(*batch.inputs, *batch.targets)),
+        )
         torch.testing.assert_close(value, expected, msg=f"{feature_type}: the exported value differs")
 
 
@@ -379,7 +405,8 @@ CHECKS: dict[str, Callable[[Subject], None]] = {
 # Running
 
 
-def _total(result: Any) -> Tensor:
+def total_of(result: Any) -> Tensor:
+    """What a loss returned, as one value."""
     total: Tensor = torch.stack(list(result.values())).sum() if isinstance(result, Mapping) else result
     return total
 
@@ -387,11 +414,18 @@ def _total(result: Any) -> Tensor:
 def _run(module: Any, batch: Batch) -> tuple[Tensor, list[Tensor]]:
     """The value, and its gradient with respect to each input."""
     batch = leaves(batch)
-    value = _total(module(*batch.inputs, *batch.targets))
-    gradients = torch.autograd.grad(value, batch.inputs, allow_unused=True)
-    return value.detach(), [
-        torch.zeros_like(x) if g is None else g for x, g in zip(batch.inputs, gradients, strict=True)
-    ]
+    value = total_of(module(*batch.inputs, *batch.targets))
+    inputs = [x for x in batch.inputs if x.requires_grad]
+    gradients = torch.autograd.grad(value, inputs, allow_unused=True)
+    return value.detach(), [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, gradients, strict=True)]
+
+
+def _extreme(x: Tensor, scale: float) -> Tensor:
+    return scale * torch.sign(x + 1e-3)
+
+
+def _floats(batch: Batch, change: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
+    return tuple(change(x) if x.is_floating_point() else x for x in batch.inputs)
 
 
 def _assert_finite(what: str, value: Tensor, gradients: list[Tensor]) -> None:

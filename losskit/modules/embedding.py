@@ -82,11 +82,7 @@ class TripletMarginLoss(AdditiveLoss):
             anchors,
             positives,
             negatives,
-            margin=self.margin,
-            p=self.p,
-            eps=self.eps,
-            swap=self.swap,
-            reduction=self.reduction,
+            **self.settings(),
             normalizer=normalizer,
         )
 

@@ -73,7 +73,7 @@ class FocalLoss(AdditiveLoss, ClassAxisMixin):
     tensor(0.6404)
     """
 
-    class_alpha: Tensor | None
+    alpha: float | Tensor | None
 
     def __init__(
         self,
@@ -86,8 +86,10 @@ class FocalLoss(AdditiveLoss, ClassAxisMixin):
         reduction: str = "mean",
     ) -> None:
         super().__init__(reduction=reduction)
-        self.alpha = alpha
-        self.set_constant("class_alpha", None if alpha is None or isinstance(alpha, (int, float)) else alpha)
+        if alpha is None or isinstance(alpha, (int, float)):
+            self.alpha = alpha
+        else:
+            self.set_constant("alpha", alpha)
         self.gamma = gamma
         self.ignore_index = ignore_index
         self.activation = activation
@@ -105,19 +107,14 @@ class FocalLoss(AdditiveLoss, ClassAxisMixin):
 
     def forward(self, logits: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
         is_sigmoid = self.activation == "sigmoid" or (self.activation == "auto" and logits.shape == targets.shape)
-        if is_sigmoid and isinstance(self.alpha, Sequence) and max(self.alpha) > 1:
+        if is_sigmoid and max(self._constants.get("alpha", [0])) > 1:
             raise ValueError("alpha has values above 1, but `1 - alpha` weighs the labels that are absent")
         return focal_loss(
             logits,
             targets,
-            alpha=cast("float | None", self.alpha) if self.class_alpha is None else self.class_alpha,
-            gamma=self.gamma,
-            ignore_index=self.ignore_index,
-            activation=self.activation,
-            normalize_by=self.normalize_by,
+            **self.settings(),
             class_axis=self.class_axis,
             takes_ids=self.takes_ids,
-            reduction=self.reduction,
             normalizer=normalizer,
         )
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from losskit.constants import LOGITS, TARGETS
+from losskit.constants import EVERYTHING, LOGITS, TARGETS
 
 
 class Term(NamedTuple):
@@ -19,6 +19,8 @@ class Term(NamedTuple):
     module: nn.Module
     inputs: Sequence[str] = (LOGITS,)
     targets: Sequence[str] = (TARGETS,)
+    optional_inputs: Sequence[str] = ()
+    optional_targets: Sequence[str] = ()
     weight: float = 1.0
     renamed: Mapping[str, str] = {}
 
@@ -73,7 +75,7 @@ class MultiTaskLoss(nn.Module):
         for term, key, loss in zip(self._terms, self.keys, self.losses, strict=True):
             inputs = [_input(term, key, role, predictions) for role in term.inputs]
             inputs += [_target(term, key, name, targets) for name in term.targets]
-            value = _called(key, loss, inputs)
+            value = _called(key, loss, inputs, _optional(term, key, predictions, targets))
             if isinstance(value, Mapping) and value:
                 for name, part in value.items():
                     parts[f"{key}/{name}"] = _scalar(f"{key}/{name}", part).detach()
@@ -102,6 +104,8 @@ def _input(term: Term, key: str, role: str, predictions: Mapping[Any, Any]) -> A
     """What the predictions hold for a role of a loss."""
     given = predictions.get(term.feature)
     name = term.renamed.get(role, role)
+    if role == EVERYTHING and given is not None:
+        return given
     if isinstance(given, Mapping):
         if name in given:
             return given[name]
@@ -133,6 +137,8 @@ def _target(term: Term, key: str, name: str, targets: Mapping[Any, Any]) -> Any:
     given = targets.get(term.feature)
     if given is None:
         raise ValueError(f"{key}: the targets{_of(term.feature, 'the feature ')} are missing")
+    if name == EVERYTHING:
+        return given
     if isinstance(given, Mapping):
         if name in given:
             return given[name]
@@ -141,15 +147,31 @@ def _target(term: Term, key: str, name: str, targets: Mapping[Any, Any]) -> Any:
     raise ValueError(f"{key}: nothing fills its target {name!r}; the targets{_of(term.feature)} are {_contents(given)}")
 
 
+def _optional(term: Term, key: str, predictions: Mapping[Any, Any], targets: Mapping[Any, Any]) -> dict[str, Any]:
+    """What there is of what the loss takes where it is there; what `inputs` names must be there."""
+    found = {}
+    for role in term.optional_inputs:
+        given = predictions.get(term.feature)
+        if role in term.renamed or (isinstance(given, Mapping) and role in given):
+            found[role] = _input(term, key, role, predictions)
+    for name in term.optional_targets:
+        given = targets.get(term.feature)
+        if isinstance(given, Mapping) and name in given:
+            found[name] = given[name]
+        elif isinstance(given, Tensor) and name == TARGETS:
+            found[name] = given
+    return found
+
+
 def _of(feature: str | None, noun: str = "") -> str:
     return "" if feature is None else f" of {noun}{feature!r}"
 
 
-def _called(key: str, loss: nn.Module, inputs: list[Tensor]) -> Any:
+def _called(key: str, loss: nn.Module, inputs: list[Any], optional: dict[str, Any]) -> Any:
     if torch.compiler.is_compiling():
-        return loss(*inputs)
+        return loss(*inputs, **optional)
     try:
-        return loss(*inputs)
+        return loss(*inputs, **optional)
     except (TypeError, ValueError, IndexError, RuntimeError) as error:
         if type(error) not in (TypeError, ValueError, IndexError, RuntimeError):
             raise  # such as running out of memory: what handles it looks at the type

@@ -56,6 +56,4 @@ class SigmoidCrossEntropyLoss(AdditiveLoss):
         self.set_constant("class_weights", class_weights)
 
     def forward(self, logits: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
-        return sigmoid_cross_entropy_loss(
-            logits, targets, class_weights=self.class_weights, reduction=self.reduction, normalizer=normalizer
-        )
+        return sigmoid_cross_entropy_loss(logits, targets, **self.settings(), normalizer=normalizer)

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from losskit.modules.checking import check_option
 
-REDUCTIONS = ("mean", "sum", "none")
+REDUCTIONS = ("mean", "batchmean", "sum", "none")
 
 
 def check_reduction(reduction: str) -> str:
     """`reduction` itself.
 
     Raises:
-        ValueError: it is none of `mean`, `sum` and `none`.
+        ValueError: it is none of `mean`, `batchmean`, `sum` and `none`.
     """
     check_option("reduction", reduction, REDUCTIONS)
     return reduction
@@ -30,21 +30,23 @@ def masked(values: Tensor, valid: Tensor | None) -> Tensor:
 def reduce(
     values: Tensor, reduction: str, *, count: Tensor | int | None = None, normalizer: Tensor | float | None = None
 ) -> Tensor:
-    """The mean or the sum of `values`, or themselves.
+    """The mean or the sum of `values`, or themselves; `batchmean` divides the sum by the number of samples.
 
     Args:
-        values: one value per item, 0 for items that do not count.
+        values: one value per item, 0 for items that do not count; samples lie along the first axis.
         count: over how many items, or which sum of weights, the mean is; without it, all items.
         normalizer: what to divide by in place of `count`, such as the count of a whole batch of which this is a part.
     """
     if reduction == "none":
         _refuse(normalizer, reduction)
         return values
+    if reduction == "batchmean":
+        count = len(values)
     return reduce_sum(values.sum(), reduction, values.numel() if count is None else count, normalizer)
 
 
 def reduce_sum(total: Tensor, reduction: str, count: Tensor | int, normalizer: Tensor | float | None) -> Tensor:
-    """`reduce`, where the sum is known already."""
+    """`reduce`, where the sum is known already; for `batchmean`, `count` is the number of samples."""
     if reduction == "sum":
         _refuse(normalizer, reduction)
         return total

@@ -57,7 +57,7 @@ class MeanSquaredErrorLoss(AdditiveLoss):
     """
 
     def forward(self, predictions: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
-        return mean_squared_error_loss(predictions, targets, reduction=self.reduction, normalizer=normalizer)
+        return mean_squared_error_loss(predictions, targets, **self.settings(), normalizer=normalizer)
 
 
 def mean_absolute_error_loss(
@@ -86,7 +86,7 @@ class MeanAbsoluteErrorLoss(AdditiveLoss):
     """
 
     def forward(self, predictions: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
-        return mean_absolute_error_loss(predictions, targets, reduction=self.reduction, normalizer=normalizer)
+        return mean_absolute_error_loss(predictions, targets, **self.settings(), normalizer=normalizer)
 
 
 def huber_loss(
@@ -120,4 +120,4 @@ class HuberLoss(AdditiveLoss):
         self.delta = delta
 
     def forward(self, predictions: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
-        return huber_loss(predictions, targets, delta=self.delta, reduction=self.reduction, normalizer=normalizer)
+        return huber_loss(predictions, targets, **self.settings(), normalizer=normalizer)

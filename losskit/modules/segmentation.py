@@ -111,21 +111,7 @@ class DiceLoss(Loss):
         self.activation = activation
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return dice_loss(
-            logits,
-            targets,
-            smooth=self.smooth,
-            smooth_denominator=self.smooth_denominator,
-            average=self.average,
-            classes=self.classes,
-            include_background=self.include_background,
-            squared=self.squared,
-            log=self.log,
-            class_weights=self.class_weights,
-            ignore_index=self.ignore_index,
-            activation=self.activation,
-            reduction=self.reduction,
-        )
+        return dice_loss(logits, targets, **self.settings())
 
 
 def _regions(logits: Tensor, targets: Tensor, activation: str, ignore_index: int | None) -> tuple[Tensor, Tensor]:

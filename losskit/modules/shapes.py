@@ -54,6 +54,22 @@ def require_alike(predictions: Tensor, targets: Tensor, names: tuple[str, str] =
         raise ValueError(_mismatch(predictions, targets, names))
 
 
+def signs(targets: Tensor, dtype: torch.dtype, name: str = "targets") -> Tensor:
+    """-1 and 1 for labels that are -1 or 1, or 0 or 1, or bool.
+
+    Raises:
+        TypeError: they are no tensor.
+        ValueError: there are others.
+    """
+    if not isinstance(targets, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(targets).__name__}")
+    if targets.dtype != torch.bool:
+        known = ((targets == 1) | (targets == 0) | (targets == -1)).all()
+        message = f"{name} hold a value other than -1 and 1, or 0 and 1"
+        checking.require(known, lambda: message, message)
+    return torch.where(targets > 0, 1.0, -1.0).to(dtype)
+
+
 class Classes(NamedTuple):
     """Logits, and targets that are class ids or, alike in shape, probabilities of the classes."""
 

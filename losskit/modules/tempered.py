@@ -106,13 +106,8 @@ class TemperedSoftmaxCrossEntropyLoss(AdditiveLoss, ClassAxisMixin):
         return tempered_softmax_cross_entropy_loss(
             logits,
             targets,
-            t1=self.t1,
-            t2=self.t2,
-            label_smoothing=self.label_smoothing,
-            num_iters=self.num_iters,
-            ignore_index=self.ignore_index,
+            **self.settings(),
             class_axis=self.class_axis,
-            reduction=self.reduction,
             normalizer=normalizer,
         )
 

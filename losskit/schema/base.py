@@ -55,6 +55,9 @@ class BaseLossConfig:
     """The settings of a loss. Subclasses add their own; `type` and those below are there for every loss."""
 
     registered_name: ClassVar[str | None] = None
+    # Settings without which a loss cannot be used and for which no default can stand, such as the size of a layer,
+    # with values that fit examples of 3 classes and 5 dimensions.
+    example_settings: ClassVar[dict[str, Any]] = {}
     _schema: ClassVar[Any] = None
 
     type: str = ""

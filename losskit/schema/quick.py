@@ -43,15 +43,14 @@ def is_number(value: Any) -> bool:
         return False
 
 
-def _is_integer(value: Any) -> bool:
-    if isinstance(value, float):
-        return value.is_integer()
-    return isinstance(value, int) and not isinstance(value, bool)
+def is_integer(value: Any) -> bool:
+    """Whether it is a number in the sense of JSON without a fraction, such as 2 and 2.0."""
+    return is_number(value) and value == int(value)
 
 
 _TYPES: dict[str, Callable[[Any], bool]] = {
     "number": is_number,
-    "integer": _is_integer,
+    "integer": is_integer,
     "boolean": lambda value: isinstance(value, bool),
     "string": lambda value: isinstance(value, str),
     "array": lambda value: isinstance(value, list),

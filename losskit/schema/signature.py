@@ -131,6 +131,23 @@ def roles(loss: Any, forward: Callable[..., Any], skip: int) -> tuple[tuple[str,
     return inputs, targets
 
 
+def optional_roles(loss: Any, forward: Callable[..., Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The keys of predictions and of targets that the loss takes where they are there, as keyword arguments.
+
+    Raises:
+        TypeError: `forward` has no such parameter with a default.
+    """
+    parameters = inspect.signature(forward).parameters
+    found = []
+    for method in ("get_optional_loss_inputs", "get_optional_loss_targets"):
+        keys = _keys(getattr(loss, method)()) if hasattr(loss, method) else ()
+        for key in keys:
+            if key not in parameters or parameters[key].default is inspect.Parameter.empty:
+                raise TypeError(f"{method}() names {key!r}, but `forward` has no such parameter with a default")
+        found.append(keys)
+    return found[0], found[1]
+
+
 def summary(loss: Any) -> str:
     """The first sentence of the docstring."""
     text = " ".join((inspect.getdoc(loss) or "").split("\n\n")[0].split())
