@@ -100,11 +100,11 @@ class ClassAxisMixin:
         self.class_axis = -1 if feature_type in (SEQUENCE, TEXT) else 1
         self.is_for_images = feature_type == IMAGE
 
-    def require_class_axis(self, logits: Tensor) -> None:
+    def require_class_axis(self, logits: Tensor, name: str = "logits") -> None:
         """Refuses images without a class axis, of which the height would be taken for the classes."""
         if self.is_for_images and isinstance(logits, Tensor) and logits.ndim < 4:
             raise ValueError(
-                f"logits {tuple(logits.shape)} of an image have no class axis: (batch, classes, height, width); for a "
+                f"{name} {tuple(logits.shape)} of an image have no class axis: (batch, classes, height, width); for a "
                 "single mask per image there are dice and focal"
             )
 

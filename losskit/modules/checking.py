@@ -84,6 +84,15 @@ def require_distribution(tensor: Tensor, name: str, axis: int) -> None:
         _require_all((sums - 1).abs() < 1e-2, sums, f"{name} are probabilities that do not sum to 1 over the classes")
 
 
+def require_log_distribution(tensor: Tensor, name: str, axis: int) -> None:
+    """In debug mode, refuses numbers of which the exponentials do not sum to 1 along `axis`."""
+    if debugging():
+        sums = tensor.logsumexp(axis)
+        # As far as logarithms of many classes are off once they have been rounded to bfloat16.
+        message = f"{name} are no log-probabilities; apply log_softmax, or use softmax_cross_entropy: their logsumexp"
+        _require_all(sums.abs() < 0.05, sums, f"{message} over the classes is not 0")
+
+
 def check_option(name: str, value: str, options: Sequence[str]) -> None:
     """Refuses a value that is not among the options.
 

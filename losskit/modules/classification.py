@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,9 @@ from losskit.modules.reduction import masked, reduce, reduce_sum
 from losskit.modules.shapes import Classes, along, class_constant, read_classes
 from losskit.registry import register_loss
 from losskit.schema.classification import SoftmaxCrossEntropyLossConfig
+
+# What stands for an item that does not count, where every number that a config could ignore may be a wrong id.
+NEVER_A_CLASS = -(2**31) - 1
 
 
 def softmax_cross_entropy_loss(
@@ -35,20 +38,20 @@ def softmax_cross_entropy_loss(
     """See `SoftmaxCrossEntropyLoss`."""
     given = read_classes(logits, targets, axis=class_axis, ignore_index=ignore_index)
     weights = class_constant(class_weights, "class_weights", given.logits, given.axis)
-    item_weights = _item_weights(given, weights)
+    item_weights = weights_of_items(given, weights)
     count = given.num_items() if item_weights is None else item_weights.sum()
     label_distributions = None
     if class_similarities is not None and class_similarities_temperature > 0:
         label_distributions = (torch.as_tensor(class_similarities) / class_similarities_temperature).softmax(-1)
     extras = label_smoothing or robust_lambda or confidence_penalty or label_distributions is not None
-    if given.are_ids and not extras and reduction != "none":
-        total = _summed_by_torch(given, weights)
+    if given.are_ids and not extras and reduction in ("mean", "sum"):
+        total = summed_by_torch(F.cross_entropy, given, weights)
         return reduce_sum(total, reduction, count, normalizer)
     log_probabilities = F.log_softmax(given.logits, given.axis)
     if given.are_ids and label_distributions is None:
-        values = _of_ids(log_probabilities, given, weights, label_smoothing)
+        values = costs_of_ids(log_probabilities, given, weights, label_smoothing)
     else:
-        values = _of_distributions(log_probabilities, given, weights, label_smoothing, label_distributions)
+        values = costs_of_distributions(log_probabilities, given, weights, label_smoothing, label_distributions)
     if robust_lambda or confidence_penalty:
         num_classes = given.logits.shape[given.axis]
         extra: Tensor | float = robust_lambda / num_classes
@@ -139,7 +142,7 @@ def count_items(
     return (class_weights[ids.masked_fill(~valid, 0)] * valid).sum()
 
 
-def _item_weights(given: Classes, weights: Tensor | None) -> Tensor | None:
+def weights_of_items(given: Classes, weights: Tensor | None) -> Tensor | None:
     """The class weight of each id, 0 where it is ignored; None where all are 1."""
     if weights is None or not given.are_ids:
         return None
@@ -147,16 +150,25 @@ def _item_weights(given: Classes, weights: Tensor | None) -> Tensor | None:
     return found if given.valid is None else found * given.valid
 
 
-def _summed_by_torch(given: Classes, weights: Tensor | None) -> Tensor:
+def summed_by_torch(torch_loss: Callable[..., Tensor], given: Classes, weights: Tensor | None) -> Tensor:
+    """The sum of one of torch's losses over all items that count, which keeps no value per item."""
     logits, ids = given.logits, given.targets
     if given.valid is not None:
         ids = ids.masked_fill(~given.valid, -100)
     if given.axis == logits.ndim - 1:
         logits, ids = logits.reshape(-1, logits.shape[-1]), ids.reshape(-1)
-    return F.cross_entropy(logits, ids, weight=weights, reduction="sum")
+    return torch_loss(logits, ids, weight=weights, reduction="sum")
 
 
-def _of_ids(log_probabilities: Tensor, given: Classes, weights: Tensor | None, label_smoothing: float) -> Tensor:
+def costs_of_ids(
+    log_probabilities: Tensor,
+    given: Classes,
+    weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    *,
+    to_others: bool = False,
+) -> Tensor:
+    """The cost of each item's label, of which a share is spread over all classes, or over all others."""
     axis = given.axis
     values = -log_probabilities.gather(axis, given.targets.unsqueeze(axis)).squeeze(axis)
     if weights is not None:
@@ -167,18 +179,23 @@ def _of_ids(log_probabilities: Tensor, given: Classes, weights: Tensor | None, l
         spread = torch.where(possible, -log_probabilities, torch.zeros_like(log_probabilities))
         if weights is not None:
             spread = spread * along(weights, axis, spread.ndim)
-        smooth = spread.sum(axis) / possible.sum(axis)
-        values = (1 - label_smoothing) * values + label_smoothing * smooth
+        num_possible = possible.sum(axis)
+        share: Tensor | float = label_smoothing
+        if to_others:
+            # What is spread over all gives the label a part back.
+            share = share * num_possible / (num_possible - 1).clamp_min(1)
+        values = (1 - share) * values + share * (spread.sum(axis) / num_possible)
     return values
 
 
-def _of_distributions(
+def costs_of_distributions(
     log_probabilities: Tensor,
     given: Classes,
-    weights: Tensor | None,
-    label_smoothing: float,
-    label_distributions: Tensor | None,
+    weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
+    label_distributions: Tensor | None = None,
 ) -> Tensor:
+    """The cost of each item's probabilities of classes, or of the distributions that replace class ids."""
     labels = given.targets
     if label_distributions is not None and not given.are_ids:
         raise ValueError("class_similarities replace class ids, but the targets are probabilities")

@@ -87,36 +87,41 @@ class Classes(NamedTuple):
 
 
 def read_classes(
-    logits: Tensor, targets: Tensor, *, axis: int | None = None, ignore_index: int | None = None
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    axis: int | None = None,
+    ignore_index: int | None = None,
+    name: str = "logits",
 ) -> Classes:
     """Logits `(batch, classes, ...)`, as torch has them, or `(batch, ..., classes)`, and targets that fit.
 
     Integer targets are ids, `(batch, ...)`; floating-point ones are probabilities, shaped like the logits. `axis` is
     the class axis, 1 or -1; without it, the one with which the ids fit, and 1 where both do. Ignored ids become 0, so
-    that they can index; `valid` says where they were.
+    that they can index; `valid` says where they were. `name` is what messages call the logits.
 
     Raises:
         TypeError: the logits are no floating-point numbers, or class ids are.
         ValueError: the shapes do not fit, or an id is out of range.
     """
-    logits = floating(logits, "logits", may_mask=True)
+    logits = floating(logits, name, may_mask=True)
     if not isinstance(targets, Tensor):
         raise TypeError(f"targets must be a tensor, got {type(targets).__name__}")
     if logits.ndim == 0:
-        raise ValueError("logits are a single number, but must have a class axis: (batch, classes, ...)")
+        raise ValueError(f"{name} are a single number, but must have a class axis: (batch, classes, ...)")
     if targets.is_floating_point() and targets.shape == logits.shape:
         axis = _class_axis(logits, axis)
         checking.require_distribution(targets, "targets", axis)
         return Classes(logits, targets.to(logits.dtype), axis, False, None)
     fitting = [a for a in (1, -1) if _without(logits, a) == tuple(targets.shape)]
     if not fitting or (axis is not None and axis not in fitting):
-        raise ValueError(_ids_mismatch(logits, targets, axis))
+        raise ValueError(_ids_mismatch(logits, targets, axis, name))
     if targets.is_floating_point() or targets.is_complex():
         if logits.shape[_class_axis(logits, fitting[0])] == 1:
-            require_alike(logits, targets, ("logits", "targets"))
+            require_alike(logits, targets, (name, "targets"))
         raise TypeError(
             f"targets are {_dtype(targets)} of shape {_shape(targets)}, but class ids must be integers; use "
-            f"targets.long(), or give probabilities of the logits' shape {_shape(logits)}"
+            f"targets.long(), or give probabilities of the shape of the {name}, {_shape(logits)}"
         )
     axis = _class_axis(logits, fitting[0] if axis is None else axis)
     ids = targets.long()
@@ -124,23 +129,23 @@ def read_classes(
     if ignore_index is not None:
         valid = ids != ignore_index
         ids = ids.masked_fill(~valid, 0)
-    _require_ids(ids, logits.shape[axis])
+    _require_ids(ids, logits.shape[axis], name)
     if torch.compiler.is_compiling():
         # A compiled kernel that meets an id out of range ends the process before the assertion can speak.
         ids = ids.clamp(0, max(logits.shape[axis] - 1, 0))
     return Classes(logits, ids, axis, True, valid)
 
 
-def _require_ids(ids: Tensor, num_classes: int) -> None:
+def _require_ids(ids: Tensor, num_classes: int, name: str) -> None:
     if ids.numel() == 0:
         return
     in_range = ((ids >= 0) & (ids < num_classes)).all()
 
     def message() -> str:
         wrong = ids[(ids < 0) | (ids >= num_classes)][0].item()
-        text = f"targets hold the class id {wrong}, but the logits have"
+        text = f"targets hold the class id {wrong}, but the {name} have"
         if num_classes == 1:
-            return f"{text} a single class; for yes-or-no targets drop the class axis: logits.squeeze(1)"
+            return f"{text} a single class; for yes-or-no targets drop the class axis: {name}.squeeze(1)"
         return f"{text} {num_classes} classes: 0 to {num_classes - 1}"
 
     checking.require(in_range, message, "targets hold a class id that is out of range")
@@ -177,8 +182,8 @@ def _broadcast(one: Tensor, other: Tensor) -> tuple[int, ...]:
     return tuple(torch.broadcast_shapes(one.shape, other.shape))  # type: ignore[no-untyped-call]
 
 
-def _ids_mismatch(logits: Tensor, targets: Tensor, axis: int | None) -> str:
-    text = f"logits {_shape(logits)} and targets {_shape(targets)} do not fit"
+def _ids_mismatch(logits: Tensor, targets: Tensor, axis: int | None, name: str) -> str:
+    text = f"{name} {_shape(logits)} and targets {_shape(targets)} do not fit"
     expected = [_without(logits, a) for a in ((1, -1) if axis is None else (axis,))]
     if targets.shape and targets.shape[-1] == 1 and tuple(targets.shape[:-1]) in expected:
         return f"{text}; drop the targets' last axis: targets.squeeze(-1)"
@@ -189,7 +194,7 @@ def _ids_mismatch(logits: Tensor, targets: Tensor, axis: int | None) -> str:
             f"{text}: {_dtype(targets)} targets are class ids; use targets.float() for probabilities or several labels"
         )
     shapes = " or ".join(map(str, dict.fromkeys(expected)))
-    return f"{text}: class ids must have the shape {shapes}, and probabilities that of the logits"
+    return f"{text}: class ids must have the shape {shapes}, and probabilities that of the {name}"
 
 
 def _shape(tensor: Tensor) -> tuple[int, ...]:

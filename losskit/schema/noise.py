@@ -35,10 +35,10 @@ def confidence_penalty() -> Any:
     )
 
 
-def label_smoothing(spread: str) -> Any:
+def label_smoothing(spread: str, default: float = 0.0) -> Any:
     """A share of the label that goes to other classes; `spread` says to which."""
     return schema_utils.FloatRange(
-        default=0.0,
+        default=default,
         min=0,
         max=1,
         max_inclusive=False,
@@ -47,10 +47,10 @@ def label_smoothing(spread: str) -> Any:
     )
 
 
-def ignore_index() -> Any:
+def ignore_index(default: int | None = DEFAULT_IGNORE_INDEX) -> Any:
     """The class id of items that do not count."""
     return schema_utils.IntegerRange(
-        default=DEFAULT_IGNORE_INDEX,
+        default=default,
         min=-(2**31),
         max=2**31 - 1,
         allow_none=True,

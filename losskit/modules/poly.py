@@ -1,0 +1,90 @@
+"""Cross-entropy with a polynomial of the probability that misses the label."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from losskit.constants import CATEGORY, IMAGE
+from losskit.modules.base import AdditiveLoss, ClassAxisMixin
+from losskit.modules.classification import costs_of_distributions, costs_of_ids, count_items
+from losskit.modules.reduction import masked, reduce
+from losskit.modules.shapes import read_classes
+from losskit.registry import register_loss
+from losskit.schema.poly import PolyLossConfig
+
+
+def poly_loss(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    epsilon: float = 1.0,
+    label_smoothing: float = 0.0,
+    ignore_index: int | None = -100,
+    class_axis: int | None = None,
+    reduction: str = "mean",
+    normalizer: Tensor | float | None = None,
+) -> Tensor:
+    """See `PolyLoss`."""
+    given = read_classes(logits, targets, axis=class_axis, ignore_index=ignore_index)
+    axis = given.axis
+    log_probabilities = F.log_softmax(given.logits, axis)
+    if given.are_ids:
+        values = costs_of_ids(log_probabilities, given, None, label_smoothing)
+        # 1 - p loses the digits of a p near 1.
+        missed = -log_probabilities.gather(axis, given.targets.unsqueeze(axis)).squeeze(axis).expm1()
+    else:
+        values = costs_of_distributions(log_probabilities, given, None, label_smoothing)
+        missed = -(given.targets * log_probabilities.expm1()).sum(axis)
+    if label_smoothing:
+        # Spread over all possible classes, the probabilities that each of them misses sum to their number less 1.
+        num_possible = (log_probabilities > float("-inf")).sum(axis)
+        missed = (1 - label_smoothing) * missed + label_smoothing * (num_possible - 1) / num_possible
+    return reduce(
+        masked(values + epsilon * missed, given.valid), reduction, count=given.num_items(), normalizer=normalizer
+    )
+
+
+@register_loss("poly", [CATEGORY, IMAGE], schema=PolyLossConfig, aliases=["poly1"])
+class PolyLoss(AdditiveLoss, ClassAxisMixin):
+    r"""Cross-entropy that pulls harder, or less hard, on examples which the model is nearly sure of already.
+
+    With $p = \mathrm{softmax}(z)$ and labels $y$: $L = -\sum_c y_c \log p_c + \epsilon \sum_c y_c (1 - p_c)$, where
+    `label_smoothing` $\varepsilon$ makes the labels $(1 - \varepsilon) y + \varepsilon / C$.
+
+    Shapes: logits `(batch, classes, ...)`; targets `(batch, ...)` ids or, shaped like the logits, probabilities; a
+    scalar, or `(batch, ...)` unreduced.
+    Dtypes: logits any floating-point, computed in float32 at least; ids any integer.
+    Source: Leng et al., "PolyLoss: A Polynomial Expansion Perspective of Classification Loss Functions", 2022, where it
+    is Poly-1.
+
+    >>> PolyLoss()(torch.tensor([[2.0, 0.0, 0.0]]), torch.tensor([0]))
+    tensor(0.4526)
+    """
+
+    def __init__(
+        self,
+        *,
+        epsilon: float = 1.0,
+        label_smoothing: float = 0.0,
+        ignore_index: int | None = -100,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(reduction=reduction)
+        self.epsilon = epsilon
+        self.label_smoothing = label_smoothing
+        self.ignore_index = ignore_index
+
+    def forward(self, logits: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
+        self.require_class_axis(logits)
+        return poly_loss(
+            logits,
+            targets,
+            **self.settings(),
+            class_axis=self.class_axis,
+            normalizer=normalizer,
+        )
+
+    def count(self, *targets: Tensor) -> Tensor:
+        """The number of items that are not ignored."""
+        return count_items(targets[0], self.ignore_index, self.class_axis)

@@ -1,0 +1,174 @@
+"""Cross-entropy of labels that name several classes, each with its share."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from losskit.constants import CATEGORY, CATEGORY_DISTRIBUTION, IMAGE, SEQUENCE, SET, TEXT
+from losskit.modules import checking
+from losskit.modules.base import AdditiveLoss, ClassAxisMixin
+from losskit.modules.classification import (
+    costs_of_distributions,
+    costs_of_ids,
+    count_items,
+    softmax_cross_entropy_loss,
+)
+from losskit.modules.reduction import masked, reduce
+from losskit.modules.shapes import Classes, floating, read_classes
+from losskit.registry import register_loss
+from losskit.schema.soft_labels import LabelSmoothingCrossEntropyLossConfig, SoftLabelCrossEntropyLossConfig
+
+
+def soft_label_cross_entropy_loss(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    normalize_targets: bool = True,
+    ignore_index: int | None = -100,
+    reduction: str = "mean",
+    normalizer: Tensor | float | None = None,
+) -> Tensor:
+    """See `SoftLabelCrossEntropyLoss`."""
+    logits = floating(logits, "logits", may_mask=True)
+    if logits.ndim != 2:
+        raise ValueError(f"logits {tuple(logits.shape)} must have two axes: (batch, classes)")
+    if not isinstance(targets, Tensor) or targets.shape != logits.shape:
+        return softmax_cross_entropy_loss(
+            logits, targets, ignore_index=ignore_index, class_axis=1, reduction=reduction, normalizer=normalizer
+        )
+    labels = _scores(targets.to(logits.dtype), ignore_index)
+    checking.require_between(labels, "targets", 0, torch.inf)
+    totals = labels.sum(1, keepdim=True)
+    if normalize_targets:
+        labels = labels / torch.where(totals == 0, torch.ones_like(totals), totals)
+    values = costs_of_distributions(F.log_softmax(logits, 1), Classes(logits, labels, 1, False, None))
+    return reduce(values, reduction, count=(totals != 0).sum(), normalizer=normalizer)
+
+
+@register_loss(
+    "soft_label_cross_entropy",
+    [CATEGORY_DISTRIBUTION, CATEGORY, SET],
+    schema=SoftLabelCrossEntropyLossConfig,
+    aliases=["soft_target_cross_entropy"],
+)
+class SoftLabelCrossEntropyLoss(AdditiveLoss):
+    r"""Cross-entropy of labels with shares in several classes, such as the votes of annotators for each answer.
+
+    With $p = \mathrm{softmax}(z)$ and scores $y \ge 0$: $L = -\sum_c y_c \log p_c$, divided by $\sum_c y_c$ with
+    `normalize_targets`. Items without any score do not count, and the mean divides by the number of those that do.
+
+    Shapes: logits `(batch, classes)`; targets alike, or `(batch,)` ids; a scalar, or `(batch,)` unreduced.
+    Dtypes: logits any floating-point, computed in float32 at least; targets bool, integer or floating-point, ids any
+    integer. Source: MMF's `soft_label_cross_entropy`, without the 1e-7 that it adds to the sum of the scores.
+
+    >>> SoftLabelCrossEntropyLoss()(torch.tensor([[2.0, 0.0, 0.0]]), torch.tensor([[3.0, 1.0, 0.0]]))
+    tensor(0.7395)
+    """
+
+    def __init__(
+        self, *, normalize_targets: bool = True, ignore_index: int | None = -100, reduction: str = "mean"
+    ) -> None:
+        super().__init__(reduction=reduction)
+        self.normalize_targets = normalize_targets
+        self.ignore_index = ignore_index
+
+    def forward(self, logits: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
+        return soft_label_cross_entropy_loss(logits, targets, **self.settings(), normalizer=normalizer)
+
+    def count(self, *targets: Tensor) -> Tensor:
+        """The number of items that have a label."""
+        if targets[0].ndim == 1:
+            return count_items(targets[0], self.ignore_index, None)
+        # In the dtype of the sums of `forward`, where bool and small integers hold no sums.
+        labels = targets[0] if targets[0].dtype == torch.float64 else targets[0].float()
+        return (_scores(labels, self.ignore_index).sum(1) != 0).sum()
+
+
+def _scores(targets: Tensor, ignore_index: int | None) -> Tensor:
+    """The scores, 0 where they are marked to be ignored; a mark of 0 or more would be a score."""
+    if ignore_index is None or ignore_index >= 0:
+        return targets
+    return targets.masked_fill(targets == ignore_index, 0)
+
+
+def label_smoothing_cross_entropy_loss(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    label_smoothing: float = 0.1,
+    spread: str = "others",
+    ignore_index: int | None = -100,
+    class_axis: int | None = None,
+    reduction: str = "mean",
+    normalizer: Tensor | float | None = None,
+) -> Tensor:
+    """See `LabelSmoothingCrossEntropyLoss`."""
+    checking.check_option("spread", spread, ("others", "uniform"))
+    given = read_classes(logits, targets, axis=class_axis, ignore_index=ignore_index)
+    if not given.are_ids:
+        raise TypeError("targets are probabilities, but must be class ids; softmax_cross_entropy smooths both")
+    if not label_smoothing:
+        return softmax_cross_entropy_loss(
+            logits,
+            targets,
+            ignore_index=ignore_index,
+            class_axis=class_axis,
+            reduction=reduction,
+            normalizer=normalizer,
+        )
+    log_probabilities = F.log_softmax(given.logits, given.axis)
+    values = costs_of_ids(log_probabilities, given, None, label_smoothing, to_others=spread == "others")
+    return reduce(masked(values, given.valid), reduction, count=given.num_items(), normalizer=normalizer)
+
+
+@register_loss(
+    "label_smoothing_cross_entropy",
+    [CATEGORY, SEQUENCE, TEXT, IMAGE],
+    schema=LabelSmoothingCrossEntropyLossConfig,
+)
+class LabelSmoothingCrossEntropyLoss(AdditiveLoss, ClassAxisMixin):
+    r"""Cross-entropy where each label gives a share to the other classes, so that certainty stops paying off.
+
+    With $p = \mathrm{softmax}(z)$, $C$ classes and `label_smoothing` $\varepsilon$, the label of class $k$ is
+    $y_k = 1 - \varepsilon$ and $y_c = \varepsilon / (C - 1)$ elsewhere, or for `spread: uniform` the mixture
+    $(1 - \varepsilon)\,[c = k] + \varepsilon / C$ of torch: $L = -\sum_c y_c \log p_c$. Classes with a logit of
+    $-\infty$ get no share.
+
+    Shapes: logits `(batch, classes, ...)`, for sequences and text `(batch, ..., classes)`; targets `(batch, ...)` ids;
+    a scalar, or `(batch, ...)` unreduced.
+    Dtypes: logits any floating-point, computed in float32 at least; ids any integer.
+    Source: Szegedy et al., "Rethinking the Inception Architecture for Computer Vision", 2016; spread over the others
+    as in MMF.
+
+    >>> LabelSmoothingCrossEntropyLoss()(torch.tensor([[2.0, 0.0, 0.0]]), torch.tensor([0]))
+    tensor(0.4395)
+    """
+
+    def __init__(
+        self,
+        *,
+        label_smoothing: float = 0.1,
+        spread: str = "others",
+        ignore_index: int | None = -100,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(reduction=reduction)
+        self.label_smoothing = label_smoothing
+        self.spread = spread
+        self.ignore_index = ignore_index
+
+    def forward(self, logits: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
+        self.require_class_axis(logits)
+        return label_smoothing_cross_entropy_loss(
+            logits,
+            targets,
+            **self.settings(),
+            class_axis=self.class_axis,
+            normalizer=normalizer,
+        )
+
+    def count(self, *targets: Tensor) -> Tensor:
+        """The number of items that are not ignored."""
+        return count_items(targets[0], self.ignore_index, self.class_axis)
