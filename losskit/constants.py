@@ -38,6 +38,9 @@ VARIANCE = "variance"
 # The key of a loss that takes everything there is for its feature, as a mapping.
 EVERYTHING = "*"
 
+# A loss of this type is a list of losses that stands in its `params`, as in MMF.
+MULTI = "multi"
+
 # What a config may say about a loss that is no argument of the loss.
 RESERVED = ("type", "weight", "name", "inputs")
 
