@@ -9,6 +9,7 @@ from losskit.modules.embedding import TripletMarginLoss as TripletMarginLoss
 from losskit.modules.embedding import triplet_margin_loss as triplet_margin_loss
 from losskit.modules.focal import FocalLoss as FocalLoss
 from losskit.modules.focal import focal_loss as focal_loss
+from losskit.modules.mmf import from_mmf as from_mmf
 from losskit.modules.multi_task import LossOutput as LossOutput
 from losskit.modules.multi_task import MultiTaskLoss as MultiTaskLoss
 from losskit.modules.multilabel import SigmoidCrossEntropyLoss as SigmoidCrossEntropyLoss
