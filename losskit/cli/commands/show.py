@@ -84,9 +84,11 @@ def _yaml(entry: LossEntry, asked: str) -> str:
     feature_type = entry.feature_types[0]
     lines = ["output_features:", f"  - name: my_{feature_type}", f"    type: {feature_type}", "    loss:"]
     lines.append(f"      type: {entry.name}  # {entry.summary}")
+    needed = entry.config.load().example_settings
     for name, schema in entry.schema["properties"].items():
         if name not in RESERVED or name == "weight":
-            lines.append(f"      {name}: {_default(schema['default'])}  # {describe(schema)}")
+            value = needed.get(name, schema["default"])
+            lines.append(f"      {name}: {_default(value)}  # {describe(schema)}")
     return "\n".join(lines)
 
 
