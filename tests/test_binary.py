@@ -215,5 +215,5 @@ def test_masks_and_probabilities_that_do_not_fit_are_refused():
         loss(x.long(), x, mask=torch.ones(2, 3))
     for name, role in (("bce", "probabilities"), ("attention_supervision", "attentions")):
         for wrong in (1.5, -0.1, math.nan):
-            with pytest.raises(ValueError, match=f"{role} hold a value outside 0 to 1; for logits there is"):
+            with pytest.raises(ValueError, match=f"{role} hold a value outside 0 to 1; logits need a sigmoid"):
                 create_loss(name)(torch.tensor([[0.5, wrong]]), torch.ones(1, 2))

@@ -85,7 +85,7 @@ def read_probabilities(probabilities: Tensor, targets: Tensor, name: str = "prob
         ValueError: the shapes differ, or there are numbers outside 0 to 1.
     """
     probabilities, targets = alike(probabilities, targets, (name, "targets"))
-    message = f"{name} hold a value outside 0 to 1; for logits there is bce_with_logits"
+    message = f"{name} hold a value outside 0 to 1; logits need a sigmoid or a softmax first, or bce_with_logits"
     checking.require(((probabilities >= 0) & (probabilities <= 1)).all(), lambda: message, message)
     checking.require_between(targets, "targets", 0, 1)
     return probabilities, targets
