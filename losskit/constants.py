@@ -29,6 +29,7 @@ FEATURE_TYPES = (
 )
 
 ANOMALY_SCORE = "anomaly_score"
+ATTENTIONS = "attentions"
 LOG_PROBABILITIES = "log_probabilities"
 LOGITS = "logits"
 PREDICTIONS = "predictions"
