@@ -41,7 +41,7 @@ def test_value_is_that_of_the_textbook_form(name):
             if feature_type in (SEQUENCE, TEXT):
                 arrays[0] = np.moveaxis(arrays[0], -1, 1)
             rest = config.settings()
-            reduction = rest.pop("reduction")
+            reduction = rest.pop("reduction", "mean")
             module = subject.build(feature_type, **config.settings()).double()
             rest |= {name: parameter.detach().numpy() for name, parameter in module.named_parameters()}
             try:
