@@ -95,15 +95,12 @@ def test_multi_margin_is_torchs(p, margin, weights, reduction):
     settings = {"p": p, "margin": margin, "reduction": reduction}
     theirs = torch.nn.MultiMarginLoss(weight=None if weights is None else torch.tensor(weights), **settings)
     assert_same(functools.partial(losses.multi_margin_loss, class_weights=weights, **settings), theirs, x, ids)
-    loss = create_loss("multi_margin", class_weights=weights, p=p, margin=margin)
-    torch.testing.assert_close(
-        loss(x, ids.byte()), losses.MultiMarginLoss(class_weights=weights, p=p, margin=margin)(x, ids)
-    )
 
 
 def test_multi_margin_where_torch_has_no_answer():
     loss, x, ids = create_loss("multi_margin"), random(4, 3), torch.tensor([0, 1, 2, 0])
-    # torch has no kernel for half precision on a CPU, none for images, and garbage for an empty batch.
+    # torch refuses ids in bytes, images, and half precision on a CPU, and gives garbage for an empty batch.
+    torch.testing.assert_close(loss(x, ids.byte()), loss(x, ids))
     torch.testing.assert_close(loss(x.half(), ids), loss(x.half().float(), ids))
     image = x.reshape(2, 2, 3).transpose(1, 2)
     torch.testing.assert_close(loss(image, ids.reshape(2, 2)), loss(x, ids))
@@ -213,10 +210,7 @@ def test_multi_label_soft_margin_is_torchs(weights, reduction):
     ours = functools.partial(losses.multi_label_soft_margin_loss, class_weights=weights, reduction=reduction)
     for targets in (y, 0.8 * y + 0.1):  # torch takes smoothed labels too
         assert_same(ours, theirs, x, targets)
-    torch.testing.assert_close(
-        create_loss("multi_label_soft_margin", class_weights=weights)(x, y > 0),
-        theirs(x, y).mean() if reduction != "sum" else theirs(x, y) / 50,
-    )
+    torch.testing.assert_close(ours(x, y > 0), ours(x, y))
 
 
 @pytest.mark.parametrize("name", ["multi_label_margin", "multi_label_soft_margin"])
