@@ -1,18 +1,43 @@
 # Written by scripts/generate.py; change the losses, then run `make generate`.
 from losskit.schema import fields as fields
+from losskit.schema.attention import AttentionSupervisionLossConfig as AttentionSupervisionLossConfig
 from losskit.schema.base import BaseLossConfig as BaseLossConfig
 from losskit.schema.base import FeatureConfig as FeatureConfig
 from losskit.schema.base import FeatureContext as FeatureContext
 from losskit.schema.base import LossesConfig as LossesConfig
 from losskit.schema.base import Problem as Problem
 from losskit.schema.base import dataclass as dataclass
+from losskit.schema.binary import BceLossConfig as BceLossConfig
+from losskit.schema.binary import BceWithLogitsLossConfig as BceWithLogitsLossConfig
 from losskit.schema.binary import BinaryWeightedCrossEntropyLossConfig as BinaryWeightedCrossEntropyLossConfig
 from losskit.schema.classification import SoftmaxCrossEntropyLossConfig as SoftmaxCrossEntropyLossConfig
+from losskit.schema.distribution import BceKlCombinedLossConfig as BceKlCombinedLossConfig
+from losskit.schema.distribution import BceKlLossConfig as BceKlLossConfig
+from losskit.schema.distribution import KlDivLossConfig as KlDivLossConfig
+from losskit.schema.distribution import SoftmaxKldivLossConfig as SoftmaxKldivLossConfig
+from losskit.schema.distribution import WeightedSoftmaxLossConfig as WeightedSoftmaxLossConfig
 from losskit.schema.embedding import TripletMarginLossConfig as TripletMarginLossConfig
 from losskit.schema.focal import FocalLossConfig as FocalLossConfig
+from losskit.schema.likelihood import GaussianNllLossConfig as GaussianNllLossConfig
+from losskit.schema.likelihood import PoissonNllLossConfig as PoissonNllLossConfig
+from losskit.schema.margin import HingeEmbeddingLossConfig as HingeEmbeddingLossConfig
+from losskit.schema.margin import MarginRankingLossConfig as MarginRankingLossConfig
+from losskit.schema.margin import MultiLabelMarginLossConfig as MultiLabelMarginLossConfig
+from losskit.schema.margin import MultiLabelSoftMarginLossConfig as MultiLabelSoftMarginLossConfig
+from losskit.schema.margin import MultiMarginLossConfig as MultiMarginLossConfig
+from losskit.schema.margin import SoftMarginLossConfig as SoftMarginLossConfig
+from losskit.schema.multilabel import LogitBceLossConfig as LogitBceLossConfig
+from losskit.schema.multilabel import M4cDecodingBceWithMaskLossConfig as M4cDecodingBceWithMaskLossConfig
 from losskit.schema.multilabel import SigmoidCrossEntropyLossConfig as SigmoidCrossEntropyLossConfig
+from losskit.schema.multilabel import TripleLogitBceLossConfig as TripleLogitBceLossConfig
 from losskit.schema.regression import HuberLossConfig as HuberLossConfig
 from losskit.schema.regression import MeanAbsoluteErrorLossConfig as MeanAbsoluteErrorLossConfig
+from losskit.schema.regression import MeanAbsolutePercentageErrorLossConfig as MeanAbsolutePercentageErrorLossConfig
 from losskit.schema.regression import MeanSquaredErrorLossConfig as MeanSquaredErrorLossConfig
+from losskit.schema.regression import RootMeanSquaredErrorLossConfig as RootMeanSquaredErrorLossConfig
+from losskit.schema.regression import (
+    RootMeanSquaredPercentageErrorLossConfig as RootMeanSquaredPercentageErrorLossConfig,
+)
+from losskit.schema.regression import SmoothL1LossConfig as SmoothL1LossConfig
 from losskit.schema.segmentation import DiceLossConfig as DiceLossConfig
 from losskit.schema.tempered import TemperedSoftmaxCrossEntropyLossConfig as TemperedSoftmaxCrossEntropyLossConfig
