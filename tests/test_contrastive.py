@@ -73,12 +73,12 @@ def test_nt_xent_by_labels_without_positives_or_negatives_is_zero():
 
 def test_nt_xent_keeps_gradients_where_others_have_none():
     # pytorch-metric-learning floors the probability, and gives 44.2 without a gradient.
-    x = torch.tensor([[1.0, 0.0], [-1.0, 1e-3], [1.0, 1e-3], [-1.0, 0.0]])
+    x = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 1e-3], [1e-3, 1.0]])
     for pairing, labels in (("consecutive", None), ("labels", torch.tensor([0, 0, 1, 1]))):
-        loss = create_loss("nt_xent", pairing=pairing, temperature=0.02)
+        loss = create_loss("nt_xent", pairing=pairing, temperature=0.01)
         value, (gradient,) = value_and_gradients(lambda x, y=labels, f=loss: f(x, y), x)
-        assert value.item() == pytest.approx(100.0, rel=1e-3)
-        assert (gradient.abs().sum(1) > 1e-2).all()
+        assert value.item() == pytest.approx(100.0, rel=2e-2)
+        assert (gradient.abs().sum(1) > 1).all()
 
 
 def test_batches_that_are_no_pairs_are_refused():
