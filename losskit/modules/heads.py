@@ -210,8 +210,8 @@ class AdaptiveLogSoftmaxLoss(AdditiveLoss):
 
     The head has a logit for each frequent class and one for each cluster $k$ of rare ones, a cluster's small layers one
     for each of its classes: $L = -\log p(y)$ for a frequent class $y$, and $L = -\log p(k) - \log p(y \mid k)$ for one
-    in cluster $k$. Ids must be ordered from frequent to rare. The layers are `head` and `tail`; their parameters must be
-    given to the optimizer.
+    in cluster $k$. Ids must be ordered from frequent to rare. The layers are `head` and `tail`; their parameters must
+    be given to the optimizer.
 
     Shapes: hidden `(batch, ..., in_features)`, targets `(batch, ...)` ids; a scalar, or `(batch, ...)` unreduced.
     Dtypes: hidden any floating-point, computed in float32 at least; ids any integer.
@@ -279,7 +279,7 @@ class AdaptiveLogSoftmaxLoss(AdditiveLoss):
         return count_items(targets[0], self.ignore_index, -1)
 
     def _weight(self, cluster: int, layer: int) -> Tensor:
-        weight: Tensor = self.tail[cluster][layer].weight  # type: ignore[index,assignment,union-attr]
+        weight: Tensor = self.tail[cluster][layer].weight  # type: ignore[index]
         return weight
 
     example_batch = staticmethod(LinearCrossEntropyLoss.example_batch)
@@ -304,8 +304,8 @@ def _ids(
         raise TypeError(f"targets must be a tensor, got {type(targets).__name__}")
     if targets.shape != hidden.shape[:-1]:
         raise ValueError(
-            f"hidden {tuple(hidden.shape)} and targets {tuple(targets.shape)} do not fit: class ids must have the shape "
-            f"{tuple(hidden.shape[:-1])}"
+            f"hidden {tuple(hidden.shape)} and targets {tuple(targets.shape)} do not fit: class ids must have the "
+            f"shape {tuple(hidden.shape[:-1])}"
         )
     if targets.is_floating_point() or targets.is_complex():
         dtype = str(targets.dtype).removeprefix("torch.")

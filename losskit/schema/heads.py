@@ -95,8 +95,8 @@ class AdaptiveLogSoftmaxLossConfig(ReducedLossConfig):
         min=1,
         min_length=1,
         allow_none=True,
-        description="Where the class ids, ordered from frequent to rare, are cut into clusters: ids below the first cut "
-        "have logits of their own in every step, those behind it only where a label asks for them.",
+        description="Where the class ids, ordered from frequent to rare, are cut into clusters: ids below the first "
+        "cut have logits of their own in every step, those behind it only where a label asks for them.",
         examples=[[1], [1, 2]],
     )
     div_value: float = schema_utils.PositiveFloat(
