@@ -29,6 +29,13 @@ def test_soft_boundary_of_many_samples():
     torch.testing.assert_close(create_loss("deep_svdd", nu=0.5)(scores), torch.tensor(0.75), rtol=1e-4, atol=0)
 
 
+def test_soft_boundary_is_exported_for_batches_of_every_size():
+    loss, scores = create_loss("deep_svdd"), torch.rand(23)
+    dynamic = {"scores": {0: torch.export.Dim.DYNAMIC}}
+    exported = torch.export.export(loss, (scores[:7],), dynamic_shapes=dynamic).module()
+    torch.testing.assert_close(exported(scores), loss(scores))
+
+
 def test_hard_boundary_is_the_mean_distance():
     scores = torch.tensor([1.0, 2.0, 6.0])
     assert create_loss("deep_svdd", nu=0)(scores) == 3
@@ -104,6 +111,16 @@ def test_adversary_trains_the_model_but_not_through_its_search():
         lambda x: loss(score(x), points=x, score_function=score), fullgraph=True, backend="aot_eager"
     )
     torch.testing.assert_close(compiled(points), value)
+
+
+def test_adversary_of_an_empty_batch_finds_nothing():
+    points = torch.zeros(0, 5).requires_grad_()
+    net = embed()
+    value = create_loss("drocc")(
+        net(points).square().sum(1), points=points, score_function=lambda x: net(x).square().sum(1)
+    )
+    assert value == 0
+    assert torch.autograd.grad(value, points)[0].shape == (0, 5)
 
 
 def test_adversary_leaves_a_flat_centre():

@@ -23,7 +23,7 @@ ScoreFunction = Callable[[Tensor], Tensor]
 def deep_svdd_loss(scores: Tensor, *, nu: float = 0.1, reduction: str = "mean") -> Tensor:
     """See `DeepSvddLoss`."""
     scores = _squared_distances(scores)
-    if nu > 0 and len(scores) > 0:
+    if nu > 0 and scores.shape[0] > 0:
         radius = _quantile(scores.detach(), 1 - nu)
         scores = radius + (scores - radius).clamp_min(0) / nu
     return reduce(scores, reduction)
@@ -130,10 +130,8 @@ def drocc_loss(
         raise ValueError(f"the adversary needs both points and score_function, but {missing} is missing")
     if points is None or score_function is None:
         found = _moved_inwards(scores, perturbation_strength * num_perturbation_steps)
-    elif len(points) == 0:
-        found = scores
     else:
-        if not isinstance(points, Tensor) or len(points) != len(scores):
+        if not isinstance(points, Tensor) or points.shape[:1] != scores.shape:
             shape = tuple(points.shape) if isinstance(points, Tensor) else type(points).__name__
             raise ValueError(f"scores {tuple(scores.shape)} and points {shape} are not of the same samples")
         start = points.detach()
@@ -150,10 +148,10 @@ class DroccLoss(AdditiveLoss):
     With squared distances $d$, the adversary's $\tilde d$ and $s$ = `perturbation_strength`:
     $L = d + s \log(1 + e^{-\tilde d})$.
 
-    Where `points` and `score_function` are given, the adversary is the paper's: from each sample it takes
+    Where `points` and `score_function` are given, the adversary follows the paper's: from each sample it takes
     `num_perturbation_steps` steps of length $s$ along the normalised gradient to where the model sees the most normal
-    point, never nearer to the sample than $s$. It starts at the sample and needs no random numbers; the gradient does
-    not go through its search. For convolutions and the like, give embeddings and what follows them.
+    point, never nearer to the sample than $s$. Unlike the paper's, it starts at the sample and needs no random numbers,
+    and one number is step, least distance and weight. The gradient does not go through its search.
 
     Where they are not, all that is known is the distance. Then the adversary moves each embedding straight towards the
     centre: $\tilde d = \max(0, \sqrt d - s \cdot \mathrm{steps})^2$. This reduced form slows the collapse into the
@@ -215,10 +213,11 @@ def _squared_distances(scores: Tensor) -> Tensor:
 
 def _quantile(values: Tensor, q: float) -> Tensor:
     """`torch.quantile`, which refuses more than 16 million values."""
-    place = q * (len(values) - 1)
-    low = int(place)
+    # Without len() and int(), which would compile for a single size of batch.
+    place = q * (values.shape[0] - 1)
+    low, high = math.floor(place), math.ceil(place)
     ordered = values.sort().values
-    return ordered[low].lerp(ordered[min(low + 1, len(values) - 1)], place - low)
+    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
 
 
 def _moved_inwards(scores: Tensor, length: float) -> Tensor:
@@ -232,7 +231,7 @@ def _most_normal_nearby(points: Tensor, score_function: ScoreFunction, length: f
     """The points to which steps down the gradient of the score lead, at least `length` away from where they start."""
     per_sample = (-1, *[1] * (points.ndim - 1))
     # Where the score is flat, such as in the centre, there is no direction; any that is always the same will do.
-    anywhere = points.new_full((), max(points[0].numel(), 1) ** -0.5)
+    anywhere = points.new_full((), max(points.shape[1:].numel(), 1) ** -0.5)
     moved = torch.zeros_like(points)
     for _ in range(num_steps):
         gradient = _gradient(score_function, points + moved)
@@ -245,7 +244,7 @@ def _most_normal_nearby(points: Tensor, score_function: ScoreFunction, length: f
 
 
 def _gradient(score_function: ScoreFunction, points: Tensor) -> Tensor:
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         with torch.no_grad():
             of_sum: Callable[[Tensor], Tensor] = torch.func.grad(lambda x: _scores_of(score_function, x).sum())
             return of_sum(points)

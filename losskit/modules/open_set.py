@@ -73,7 +73,7 @@ def objectosphere_loss(
         features = features.unsqueeze(1) if features.ndim == 1 else features
     else:
         features = floating(features, "features").to(values.dtype)
-    if values.ndim != 1 or features.ndim != 2 or len(features) != len(values):
+    if values.ndim != 1 or features.ndim != 2 or features.shape[:1] != values.shape:
         raise ValueError(
             f"logits {tuple(logits.shape)} and features {tuple(features.shape)} do not fit: features must be "
             "(batch, dimensions), and logits (batch, classes) or (batch,)"
