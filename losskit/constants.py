@@ -47,6 +47,7 @@ RESERVED = ("type", "weight", "name", "inputs")
 
 # Ludwig's defaults, as far as the losses are there; a type that is missing here needs a loss of its own in the config.
 DEFAULT_LOSSES = {
+    ANOMALY: "deep_svdd",
     BINARY: "binary_weighted_cross_entropy",
     CATEGORY: "softmax_cross_entropy",
     CATEGORY_DISTRIBUTION: "softmax_cross_entropy",
