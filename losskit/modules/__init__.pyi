@@ -1,4 +1,12 @@
 # Written by scripts/generate.py; change the losses, then run `make generate`.
+from losskit.modules.alignment import CtcLoss as CtcLoss
+from losskit.modules.alignment import ctc_loss as ctc_loss
+from losskit.modules.anomaly import DeepSadLoss as DeepSadLoss
+from losskit.modules.anomaly import DeepSvddLoss as DeepSvddLoss
+from losskit.modules.anomaly import DroccLoss as DroccLoss
+from losskit.modules.anomaly import deep_sad_loss as deep_sad_loss
+from losskit.modules.anomaly import deep_svdd_loss as deep_svdd_loss
+from losskit.modules.anomaly import drocc_loss as drocc_loss
 from losskit.modules.attention import AttentionSupervisionLoss as AttentionSupervisionLoss
 from losskit.modules.attention import attention_supervision_loss as attention_supervision_loss
 from losskit.modules.base import AdditiveLoss as AdditiveLoss
@@ -37,10 +45,18 @@ from losskit.modules.embedding import triplet_margin_loss as triplet_margin_loss
 from losskit.modules.embedding import triplet_margin_with_distance_loss as triplet_margin_with_distance_loss
 from losskit.modules.focal import FocalLoss as FocalLoss
 from losskit.modules.focal import focal_loss as focal_loss
+from losskit.modules.heads import AdaptiveLogSoftmaxLoss as AdaptiveLogSoftmaxLoss
+from losskit.modules.heads import LinearCrossEntropyLoss as LinearCrossEntropyLoss
+from losskit.modules.heads import adaptive_log_softmax_loss as adaptive_log_softmax_loss
+from losskit.modules.heads import linear_cross_entropy_loss as linear_cross_entropy_loss
 from losskit.modules.likelihood import GaussianNllLoss as GaussianNllLoss
 from losskit.modules.likelihood import PoissonNllLoss as PoissonNllLoss
 from losskit.modules.likelihood import gaussian_nll_loss as gaussian_nll_loss
 from losskit.modules.likelihood import poisson_nll_loss as poisson_nll_loss
+from losskit.modules.lovasz import LovaszHingeLoss as LovaszHingeLoss
+from losskit.modules.lovasz import LovaszSoftmaxLoss as LovaszSoftmaxLoss
+from losskit.modules.lovasz import lovasz_hinge_loss as lovasz_hinge_loss
+from losskit.modules.lovasz import lovasz_softmax_loss as lovasz_softmax_loss
 from losskit.modules.margin import HingeEmbeddingLoss as HingeEmbeddingLoss
 from losskit.modules.margin import MarginRankingLoss as MarginRankingLoss
 from losskit.modules.margin import MultiLabelMarginLoss as MultiLabelMarginLoss
@@ -72,6 +88,10 @@ from losskit.modules.multilabel import logit_bce_loss as logit_bce_loss
 from losskit.modules.multilabel import m4c_decoding_bce_with_mask_loss as m4c_decoding_bce_with_mask_loss
 from losskit.modules.multilabel import sigmoid_cross_entropy_loss as sigmoid_cross_entropy_loss
 from losskit.modules.multilabel import triple_logit_bce_loss as triple_logit_bce_loss
+from losskit.modules.open_set import EntropicOpenSetLoss as EntropicOpenSetLoss
+from losskit.modules.open_set import ObjectosphereLoss as ObjectosphereLoss
+from losskit.modules.open_set import entropic_open_set_loss as entropic_open_set_loss
+from losskit.modules.open_set import objectosphere_loss as objectosphere_loss
 from losskit.modules.regression import HuberLoss as HuberLoss
 from losskit.modules.regression import MeanAbsoluteErrorLoss as MeanAbsoluteErrorLoss
 from losskit.modules.regression import MeanAbsolutePercentageErrorLoss as MeanAbsolutePercentageErrorLoss

@@ -1,5 +1,9 @@
 # Written by scripts/generate.py; change the losses, then run `make generate`.
 from losskit.schema import fields as fields
+from losskit.schema.alignment import CtcLossConfig as CtcLossConfig
+from losskit.schema.anomaly import DeepSadLossConfig as DeepSadLossConfig
+from losskit.schema.anomaly import DeepSvddLossConfig as DeepSvddLossConfig
+from losskit.schema.anomaly import DroccLossConfig as DroccLossConfig
 from losskit.schema.attention import AttentionSupervisionLossConfig as AttentionSupervisionLossConfig
 from losskit.schema.base import BaseLossConfig as BaseLossConfig
 from losskit.schema.base import FeatureConfig as FeatureConfig
@@ -24,8 +28,12 @@ from losskit.schema.embedding import CosineEmbeddingLossConfig as CosineEmbeddin
 from losskit.schema.embedding import TripletMarginLossConfig as TripletMarginLossConfig
 from losskit.schema.embedding import TripletMarginWithDistanceLossConfig as TripletMarginWithDistanceLossConfig
 from losskit.schema.focal import FocalLossConfig as FocalLossConfig
+from losskit.schema.heads import AdaptiveLogSoftmaxLossConfig as AdaptiveLogSoftmaxLossConfig
+from losskit.schema.heads import LinearCrossEntropyLossConfig as LinearCrossEntropyLossConfig
 from losskit.schema.likelihood import GaussianNllLossConfig as GaussianNllLossConfig
 from losskit.schema.likelihood import PoissonNllLossConfig as PoissonNllLossConfig
+from losskit.schema.lovasz import LovaszHingeLossConfig as LovaszHingeLossConfig
+from losskit.schema.lovasz import LovaszSoftmaxLossConfig as LovaszSoftmaxLossConfig
 from losskit.schema.margin import HingeEmbeddingLossConfig as HingeEmbeddingLossConfig
 from losskit.schema.margin import MarginRankingLossConfig as MarginRankingLossConfig
 from losskit.schema.margin import MultiLabelMarginLossConfig as MultiLabelMarginLossConfig
@@ -40,6 +48,8 @@ from losskit.schema.multilabel import LogitBceLossConfig as LogitBceLossConfig
 from losskit.schema.multilabel import M4cDecodingBceWithMaskLossConfig as M4cDecodingBceWithMaskLossConfig
 from losskit.schema.multilabel import SigmoidCrossEntropyLossConfig as SigmoidCrossEntropyLossConfig
 from losskit.schema.multilabel import TripleLogitBceLossConfig as TripleLogitBceLossConfig
+from losskit.schema.open_set import EntropicOpenSetLossConfig as EntropicOpenSetLossConfig
+from losskit.schema.open_set import ObjectosphereLossConfig as ObjectosphereLossConfig
 from losskit.schema.regression import HuberLossConfig as HuberLossConfig
 from losskit.schema.regression import MeanAbsoluteErrorLossConfig as MeanAbsoluteErrorLossConfig
 from losskit.schema.regression import MeanAbsolutePercentageErrorLossConfig as MeanAbsolutePercentageErrorLossConfig
