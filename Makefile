@@ -21,10 +21,10 @@ check: $(READY) docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python scripts/generate.py --check
+	$(BIN)/python -m scripts.generate --check
 
 generate: $(READY)
-	$(BIN)/python scripts/generate.py
+	$(BIN)/python -m scripts.generate
 
 docs: $(READY)
 	$(BIN)/sphinx-build -q -W -b html docs docs/_build

@@ -29,6 +29,7 @@ FEATURE_TYPES = (
 )
 
 ANOMALY_SCORE = "anomaly_score"
+ATTENTIONS = "attentions"
 LOG_PROBABILITIES = "log_probabilities"
 LOGITS = "logits"
 PREDICTIONS = "predictions"
@@ -38,11 +39,15 @@ VARIANCE = "variance"
 # The key of a loss that takes everything there is for its feature, as a mapping.
 EVERYTHING = "*"
 
+# A loss of this type is a list of losses that stands in its `params`, as in MMF.
+MULTI = "multi"
+
 # What a config may say about a loss that is no argument of the loss.
 RESERVED = ("type", "weight", "name", "inputs")
 
 # Ludwig's defaults, as far as the losses are there; a type that is missing here needs a loss of its own in the config.
 DEFAULT_LOSSES = {
+    ANOMALY: "deep_svdd",
     BINARY: "binary_weighted_cross_entropy",
     CATEGORY: "softmax_cross_entropy",
     CATEGORY_DISTRIBUTION: "softmax_cross_entropy",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from losskit.config import Document, Path, number_notation_warning
-from losskit.constants import RESERVED
+from losskit.constants import MULTI, RESERVED
 from losskit.diagnostics import Diagnostic, cut, nearest, show
 from losskit.registry import LossEntry, Registry
 from losskit.settings import setting_errors
@@ -78,6 +78,9 @@ class LossChecker:
         if isinstance(loss, str):
             values: dict[str, Any] = {"type": loss}
             paths: dict[str, Path] = {"type": path}
+        elif isinstance(loss, dict) and loss.get("type") == MULTI and self.registry.find(MULTI) is None:
+            yield from self._check_multi(loss, path, context)
+            return
         elif isinstance(loss, dict):
             values, paths = self._flattened(loss, path)
         else:
@@ -98,6 +101,19 @@ class LossChecker:
         if entry.has_rules and fits:
             self._check_rules(found, context, wrong)
         yield found
+
+    def _check_multi(self, loss: dict[str, Any], path: Path, context: FeatureContext) -> list[FoundLoss]:
+        for key in loss:
+            if key not in ("type", "params"):
+                message = f"`{MULTI}` has no setting `{cut(key)}`: it stands for the list of losses in its `params`"
+                self._report("LK201", (*path, key), message, on_key=True)
+        losses = loss.get("params")
+        if not isinstance(losses, list):
+            message = f"`params` of `{MULTI}` must be a list of losses"
+            where = (*path, "params") if "params" in loss else path
+            self._report("LK101", where, f"{message}, got {show(losses)}" if "params" in loss else message)
+            return []
+        return self.check(losses, (*path, "params"), context)
 
     def _report_missing_type(
         self, loss: dict[str, Any], path: Path, values: dict[str, Any], paths: dict[str, Path], context: FeatureContext

@@ -158,8 +158,10 @@ class Registry:
         by_name = {n: e.feature_types for e in self.entries() for n in e.names}
         fitting = [n for n, types in by_name.items() if feature_type is None or feature_type in types]
         stem = name.lower().removesuffix("loss").rstrip("_- ") or name
-        found = dict.fromkeys(n for word in (stem, name) for names in (fitting, by_name) for n in nearest(word, names))
-        return list(found)[:5]
+        # A class's name, such as BCEWithLogitsLoss, has the letters of the loss's name.
+        same = [n for names in (fitting, by_name) for n in names if n.replace("_", "") == stem.replace("_", "")]
+        near = (n for word in (stem, name) for names in (fitting, by_name) for n in nearest(word, names))
+        return list(dict.fromkeys([*same, *near]))[:5]
 
     def _all(self) -> dict[str, LossEntry]:
         if self._entries is None:

@@ -1,13 +1,12 @@
 """Writes the files that follow from the registered losses; with --check, compares them instead.
 
-python scripts/generate.py            # writes
-python scripts/generate.py --check    # exit code 1 where a file is out of date
+python -m scripts.generate            # writes
+python -m scripts.generate --check    # exit code 1 where a file is out of date
 """
 
 from __future__ import annotations
 
 import importlib
-import inspect
 import pkgutil
 import sys
 from dataclasses import fields
@@ -15,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import losskit.modules
-from losskit.constants import RESERVED
 from losskit.diagnostics import CODES
 from losskit.registry import LossEntry, Reference, registry
 from losskit.schema import catalogue
-from losskit.schema.describe import describe, yaml_text
 from losskit.schema.document import LossRow, config_schema, dump
 from losskit.schema.json_schema import loss_schema
+from scripts.pages import pages
 
 ROOT = Path(__file__).parent.parent
 HEADER = "Written by scripts/generate.py; change the losses, then run `make generate`."
@@ -31,8 +29,9 @@ def built_in_entries() -> list[LossEntry]:
     """The losses whose modules were just imported; rows of losses that are gone stay behind in the old file."""
     for module in pkgutil.iter_modules(losskit.modules.__path__, "losskit.modules."):
         importlib.import_module(module.name)
-    entries = registry.entries()
-    return [entry for entry in entries if entry.is_built_in and entry.module.loaded is not None]
+    entries = [entry for entry in registry.entries() if entry.module.loaded is not None]
+    # By where it stands, for a new loss is not in the catalogue yet.
+    return [entry for entry in entries if entry.module.path.startswith("losskit.modules.")]
 
 
 def generated() -> dict[Path, str]:
@@ -44,8 +43,8 @@ def generated() -> dict[Path, str]:
         catalogue.CONFIG_SCHEMA: dump(config_schema(_schema_row(entry) for entry in entries)),
         package / "modules" / "__init__.pyi": _stub(entries, "module", "losskit.modules"),
         package / "schema" / "__init__.pyi": _stub(entries, "config", "losskit.schema"),
-        ROOT / "docs" / "losses.md": _losses_page(entries),
         ROOT / "docs" / "codes.md": _codes_page(),
+        **pages(entries, {entry.name: _schema(entry) for entry in entries}, HEADER, ROOT / "docs"),
     }
 
 
@@ -70,42 +69,14 @@ def _stub(entries: list[LossEntry], kind: str, package: str) -> str:
     for entry in entries:
         module, _, cls = (entry.config if kind == "config" else entry.module).path.partition(":")
         public |= {(name, module) for name in ([cls] if kind == "config" else [cls, f"{entry.name}_loss"])}
-    lines = [f"from {module} import {name} as {name}" for name, module in sorted(public, key=lambda p: (p[1], p[0]))]
+    lines = [_import(module, name) for name, module in sorted(public, key=lambda p: (p[1], p[0]))]
     return "\n".join([f"# {HEADER}", *lines]) + "\n"
 
 
-def _losses_page(entries: list[LossEntry]) -> str:
-    lines = [
-        f"<!-- {HEADER} -->",
-        "# The losses",
-        "",
-        "`losskit list` prints this table, `losskit show NAME` everything about one loss.",
-        "",
-        "| name | also called | for | what and when |",
-        "|---|---|---|---|",
-    ]
-    for entry in entries:
-        aliases = ", ".join(f"`{alias}`" for alias in entry.aliases)
-        lines.append(
-            f"| [`{entry.name}`](#{entry.name}) | {aliases} | {', '.join(entry.feature_types)} | {entry.summary} |"
-        )
-    for entry in entries:
-        lines += ["", f"({entry.name})=", f"## {entry.name}", "", *_details(entry)]
-    return "\n".join(lines) + "\n"
-
-
-def _details(entry: LossEntry) -> list[str]:
-    cls = entry.module.load()
-    text = inspect.getdoc(cls) or ""
-    lines = [text.split("\n>>>")[0].strip(), "", "| setting | default | what it may be | effect |", "|---|---|---|---|"]
-    for name, schema in _schema(entry)["properties"].items():
-        if name not in RESERVED:
-            cells = [f"`{name}`", f"`{yaml_text(schema['default'])}`", describe(schema), schema["description"]]
-            lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
-    feature_type = entry.feature_types[0]
-    lines += ["", "```yaml", "output_features:", f"  - name: my_{feature_type}", f"    type: {feature_type}"]
-    lines += [f"    loss: {entry.name}", "```"]
-    return lines
+def _import(module: str, name: str) -> str:
+    """A line, or three where it would be too long for ruff."""
+    line = f"from {module} import {name} as {name}"
+    return line if len(line) <= 120 else f"from {module} import (\n    {name} as {name},\n)"
 
 
 def _codes_page() -> str:
@@ -123,12 +94,16 @@ def _codes_page() -> str:
 def main(arguments: list[str]) -> int:
     """Writes or compares all files; returns the exit code."""
     files = generated()
+    left_over = [path for path in (ROOT / "docs" / "losses").glob("*") if path not in files]
     if "--check" in arguments:
         stale = [path for path, text in files.items() if not path.exists() or path.read_text("utf-8") != text]
-        for path in stale:
+        for path in stale + left_over:
             print(f"{path.relative_to(ROOT)} is out of date: run `make generate`", file=sys.stderr)
-        return 1 if stale else 0
+        return 1 if stale or left_over else 0
+    for path in left_over:
+        path.unlink()
     for path, text in files.items():
+        path.parent.mkdir(exist_ok=True)
         path.write_text(text, "utf-8")
     return 0
 

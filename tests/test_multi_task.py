@@ -306,3 +306,11 @@ def test_optional_roles_must_be_parameters_of_forward():
 
     with pytest.raises(RegistrationError, match=r"get_optional_loss_targets\(\) names 'mask'"):
         losskit.register_loss("forgetful", ["number"])(Forgetful)
+
+
+def test_multi_is_a_list_of_losses_with_weights():
+    losses = [{"type": "mse", "weight": 0.3, "params": {}}, {"type": "huber", "weight": 0.7}]
+    one, other = losskit.build({"losses": [{"type": "multi", "params": losses}]}), losskit.build({"losses": losses})
+    x, y = torch.randn(4), torch.randn(4)
+    assert one(x, y) == other(x, y)
+    assert list(one(x, y).parts) == ["mean_squared_error", "huber"]

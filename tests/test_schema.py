@@ -268,6 +268,7 @@ def documents(draw):
         {"type": names, "params": st.dictionaries(st.sampled_from(["delta", "gamma"]), numbers)}
     )
     loss = names | mapping | with_params
+    loss |= st.fixed_dictionaries({"type": st.just("multi")}, optional={"params": st.lists(loss, max_size=2) | numbers})
     losses = loss | st.lists(loss, max_size=2)
     feature = st.fixed_dictionaries({"type": types}, optional={"loss": losses, "other": numbers})
     features = draw(st.lists(feature, max_size=2))

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from losskit.modules.base import AdditiveLoss, LogitsInputsMixin
+from losskit.modules.mmf import from_mmf
 from losskit.modules.multi_task import LossOutput, MultiTaskLoss
 from losskit.schema.catalogue import public_name
 
-__all__ = ["AdditiveLoss", "LogitsInputsMixin", "LossOutput", "MultiTaskLoss"]
+__all__ = ["AdditiveLoss", "LogitsInputsMixin", "LossOutput", "MultiTaskLoss", "from_mmf"]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from losskit import constants
-from losskit.constants import ANOMALY_SCORE, LOG_PROBABILITIES, PROBABILITIES, VARIANCE
+from losskit.constants import ANOMALY_SCORE, ATTENTIONS, LOG_PROBABILITIES, PROBABILITIES, VARIANCE
 from losskit.registry import LossEntry
 
 SAMPLES, CLASSES, STEPS, DIMENSIONS, SIDE = 6, 3, 4, 5, 4
@@ -23,7 +23,7 @@ class Batch(NamedTuple):
 
 
 # Inputs of which not every number has a meaning.
-BOUNDED_ROLES = (ANOMALY_SCORE, LOG_PROBABILITIES, PROBABILITIES, VARIANCE)
+BOUNDED_ROLES = (ANOMALY_SCORE, ATTENTIONS, LOG_PROBABILITIES, PROBABILITIES, VARIANCE)
 
 
 def candidates(entry: LossEntry, feature_type: str, seed: int) -> Iterator[Batch]:

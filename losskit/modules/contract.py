@@ -282,9 +282,10 @@ def check_few_items(subject: Subject) -> None:
     for feature_type, batch in subject.cases():
         module = subject.build(feature_type)
         single = Batch(*(tuple(x[: subject.group_size] for x in part) for part in batch))
-        one_class = Batch(batch.inputs, tuple(torch.zeros_like(t) for t in batch.targets))
+        # Not every id is a label: 0 may be a blank.
+        one_class = tuple(torch.full_like(t, 0 if t.is_floating_point() else t.min().item()) for t in batch.targets)
         _assert_finite(f"{feature_type}, a single sample", *_run(module, single))
-        _assert_finite(f"{feature_type}, targets of 0", *_run(module, one_class))
+        _assert_finite(f"{feature_type}, targets of one class", *_run(module, Batch(batch.inputs, one_class)))
 
 
 def check_no_broadcasting(subject: Subject) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import cast
 
@@ -26,7 +27,9 @@ def focal_loss(
     alpha: float | Tensor | None = DEFAULT_ALPHA,
     gamma: float = 2.0,
     ignore_index: int | None = -100,
+    label_smoothing: float = 0.0,
     activation: str = "auto",
+    average_classes: bool = False,
     normalize_by: str = "items",
     class_axis: int | None = None,
     takes_ids: bool = True,
@@ -45,9 +48,11 @@ def focal_loss(
     if normalize_by == "positives" and logits.shape != targets.shape:
         raise ValueError("normalize_by is 'positives', but class ids have none; give labels shaped like the logits")
     if activation == "sigmoid":
-        values = _sigmoid_focal(logits, targets, alpha, gamma, ignore_index, class_axis)
+        values = _sigmoid_focal(logits, targets, alpha, gamma, ignore_index, label_smoothing, class_axis)
     else:
-        values = _softmax_focal(logits, targets, alpha, gamma, ignore_index, class_axis)
+        values = _softmax_focal(logits, targets, alpha, gamma, ignore_index, label_smoothing, class_axis)
+        if average_classes:
+            values = values / max(logits.numel() // max(values.numel(), 1), 1)
     count: Tensor | int = values.numel()
     if values.shape == targets.shape and reduction == "mean" and normalizer is None:
         count = _count(targets, ignore_index, normalize_by)
@@ -62,6 +67,8 @@ class FocalLoss(AdditiveLoss, ClassAxisMixin):
     $p_t = p$ and $\alpha_t = \alpha$ where the label is 1, $1 - p$ and $1 - \alpha$ where it is 0, and in proportion
     between. For one class out of several, $p_t$ is the softmax probability of the label and $\alpha_t$ its entry of
     `alpha`, where that is a list; with `activation: sigmoid`, it is the mean over yes-or-no questions, one per class.
+    `label_smoothing` $\varepsilon$ makes labels $(1 - \varepsilon) y + \varepsilon / C$, with two classes for yes-or-no
+    labels, and the loss of soft labels is the sum over the classes in their proportion.
 
     Shapes: logits and targets `(batch, ...)`, alike (sigmoid); or logits `(batch, classes, ...)`, for sequences and
     text `(batch, ..., classes)`, and ids `(batch, ...)` (softmax); a scalar, or the targets' shape unreduced.
@@ -81,7 +88,9 @@ class FocalLoss(AdditiveLoss, ClassAxisMixin):
         alpha: float | Sequence[float] | None = DEFAULT_ALPHA,
         gamma: float = 2.0,
         ignore_index: int | None = -100,
+        label_smoothing: float = 0.0,
         activation: str = "auto",
+        average_classes: bool = False,
         normalize_by: str = "items",
         reduction: str = "mean",
     ) -> None:
@@ -92,7 +101,9 @@ class FocalLoss(AdditiveLoss, ClassAxisMixin):
             self.set_constant("alpha", alpha)
         self.gamma = gamma
         self.ignore_index = ignore_index
+        self.label_smoothing = label_smoothing
         self.activation = activation
+        self.average_classes = average_classes
         self.normalize_by = normalize_by
         self.takes_ids = True
 
@@ -131,16 +142,18 @@ def _sigmoid_focal(
     alpha: float | Tensor | None,
     gamma: float,
     ignore_index: int | None,
+    label_smoothing: float,
     class_axis: int | None,
 ) -> Tensor:
     if isinstance(targets, Tensor) and targets.ndim == logits.ndim - 1 and not targets.is_floating_point():
-        return _one_vs_rest_focal(logits, targets, alpha, gamma, ignore_index, class_axis)
+        return _one_vs_rest_focal(logits, targets, alpha, gamma, ignore_index, label_smoothing, class_axis)
     logits, targets = alike(logits, targets, ("logits", "targets"))
     valid = None
     if ignore_index is not None:
         valid = targets != ignore_index
         targets = targets.masked_fill(~valid, 0)
     checking.require_between(targets, "targets", 0, 1)
+    targets = _smoothed(targets, label_smoothing, 2)
     weights = alpha
     if isinstance(alpha, Tensor):
         # Images have their classes at axis 1, if any; sets of labels have them last.
@@ -157,12 +170,14 @@ def _one_vs_rest_focal(
     alpha: float | Tensor | None,
     gamma: float,
     ignore_index: int | None,
+    label_smoothing: float,
     class_axis: int | None,
 ) -> Tensor:
     """For class ids, a yes-or-no question per class, and the mean of their losses."""
     given = read_classes(logits, ids, axis=class_axis, ignore_index=ignore_index)
     scores = given.logits.movedim(given.axis, -1)
     labels = torch.zeros_like(scores).scatter(-1, given.targets.unsqueeze(-1), 1.0)
+    labels = _smoothed(labels, label_smoothing, 2)
     weights = class_constant(alpha, "alpha", scores, -1) if isinstance(alpha, Tensor) else alpha
     return masked(_binary_focal(scores, labels, weights, gamma).mean(-1), given.valid)
 
@@ -184,18 +199,30 @@ def _softmax_focal(
     alpha: float | Tensor | None,
     gamma: float,
     ignore_index: int | None,
+    label_smoothing: float,
     class_axis: int | None,
 ) -> Tensor:
     given = read_classes(logits, targets, axis=class_axis, ignore_index=ignore_index)
     axis = given.axis
     log_p = F.log_softmax(given.logits, axis)
     weights = class_constant(alpha, "alpha", given.logits, axis) if isinstance(alpha, Tensor) else None
+    values = torch.zeros((), dtype=log_p.dtype, device=log_p.device)
     if given.are_ids:
         values = _log_focal(log_p.gather(axis, given.targets.unsqueeze(axis)).squeeze(axis), gamma)
-        return masked(values if weights is None else values * weights[given.targets], given.valid)
-    # Classes that cannot be have logits of -inf; where their probability is 0, they must not make it NaN.
-    terms = (given.targets * _log_focal(log_p.clamp_min(-1e30), gamma)).movedim(axis, -1)
-    return (terms if weights is None else terms * weights).sum(-1)
+        values = (1 - label_smoothing) * (values if weights is None else values * weights[given.targets])
+        if not label_smoothing:
+            return masked(values, given.valid)
+    # Classes that cannot be have logits of -inf; they get no share of the label, and must not make it NaN.
+    possible = (log_p > -math.inf).to(log_p.dtype)
+    labels = label_smoothing * possible / possible.sum(axis, keepdim=True)
+    if not given.are_ids:
+        labels = labels + (1 - label_smoothing) * given.targets
+    terms = (labels * _log_focal(log_p.clamp_min(-1e30), gamma)).movedim(axis, -1)
+    return masked(values + (terms if weights is None else terms * weights).sum(-1), given.valid)
+
+
+def _smoothed(labels: Tensor, label_smoothing: float, num_classes: int) -> Tensor:
+    return labels * (1 - label_smoothing) + label_smoothing / num_classes if label_smoothing else labels
 
 
 def _log_focal(log_p: Tensor, gamma: float) -> Tensor:

@@ -135,10 +135,10 @@ def _input(term: Term, key: str, role: str, predictions: Mapping[Any, Any]) -> A
 def _target(term: Term, key: str, name: str, targets: Mapping[Any, Any]) -> Any:
     """What the targets hold for a loss under `name`."""
     given = targets.get(term.feature)
+    if name == EVERYTHING:
+        return {} if given is None else given
     if given is None:
         raise ValueError(f"{key}: the targets{_of(term.feature, 'the feature ')} are missing")
-    if name == EVERYTHING:
-        return given
     if isinstance(given, Mapping):
         if name in given:
             return given[name]

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from losskit.constants import SET
+from losskit.constants import SEQUENCE, SET
 from losskit.modules import checking
 from losskit.modules.base import AdditiveLoss
-from losskit.modules.reduction import reduce, reduce_sum
-from losskit.modules.shapes import alike, class_constant
+from losskit.modules.binary import BceWithLogitsLoss, bce_with_logits_loss, finite_logits, read_labels
+from losskit.modules.reduction import masked, reduce, reduced_by_torch
+from losskit.modules.shapes import class_constant, require_alike
 from losskit.registry import register_loss
-from losskit.schema.multilabel import SigmoidCrossEntropyLossConfig
+from losskit.schema.multilabel import (
+    LogitBceLossConfig,
+    M4cDecodingBceWithMaskLossConfig,
+    SigmoidCrossEntropyLossConfig,
+    TripleLogitBceLossConfig,
+)
 
 
 def sigmoid_cross_entropy_loss(
@@ -25,14 +34,12 @@ def sigmoid_cross_entropy_loss(
     normalizer: Tensor | float | None = None,
 ) -> Tensor:
     """See `SigmoidCrossEntropyLoss`."""
-    logits, targets = alike(logits, targets, ("logits", "targets"))
-    checking.require_between(targets, "targets", 0, 1)
+    logits, targets = read_labels(logits, targets)
     weights = class_constant(class_weights, "class_weights", logits, -1)
-    if reduction == "none":
-        values = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weights, reduction="none")
-        return reduce(values, reduction, normalizer=normalizer)
-    total = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=weights, reduction="sum")
-    return reduce_sum(total, reduction, logits.numel(), normalizer)
+    torch_loss = functools.partial(
+        F.binary_cross_entropy_with_logits, finite_logits(logits), targets, pos_weight=weights
+    )
+    return reduced_by_torch(lambda how: torch_loss(reduction=how), logits, reduction, normalizer)
 
 
 @register_loss("sigmoid_cross_entropy", [SET], schema=SigmoidCrossEntropyLossConfig)
@@ -57,3 +64,169 @@ class SigmoidCrossEntropyLoss(AdditiveLoss):
 
     def forward(self, logits: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
         return sigmoid_cross_entropy_loss(logits, targets, **self.settings(), normalizer=normalizer)
+
+
+def logit_bce_loss(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    reduction: str = "batchmean",
+    **settings: Any,
+) -> Tensor:
+    """See `LogitBceLoss`; takes what `bce_with_logits_loss` takes."""
+    return bce_with_logits_loss(logits, targets, reduction=reduction, **settings)
+
+
+@register_loss("logit_bce", [SET], schema=LogitBceLossConfig)
+class LogitBceLoss(BceWithLogitsLoss):
+    r"""Binary cross-entropy added up over the labels of each sample, as in MMF's models for questions about images.
+
+    The loss `bce_with_logits` with the reduction `batchmean`:
+    $L = -\frac{1}{N} \sum_{n,c} \left(y_{nc} \log \sigma(z_{nc}) + (1 - y_{nc}) \log(1 - \sigma(z_{nc}))\right)$.
+
+    Shapes: logits and targets `(batch, ..., classes)`, alike; a scalar, or the same shape unreduced.
+    Dtypes: logits any floating-point, computed in float32 at least; targets bool, integer or in [0, 1].
+    Source: MMF's `logit_bce`, the mean times the number of classes.
+
+    >>> LogitBceLoss()(torch.tensor([[0.0, 2.0]]), torch.tensor([[1, 0]]))
+    tensor(2.8201)
+    """
+
+    def __init__(
+        self,
+        *,
+        pos_weight: float | Sequence[float] | None = None,
+        class_weights: Sequence[float] | None = None,
+        label_smoothing: float = 0.0,
+        reduction: str = "batchmean",
+    ) -> None:
+        super().__init__(
+            pos_weight=pos_weight, class_weights=class_weights, label_smoothing=label_smoothing, reduction=reduction
+        )
+
+
+def triple_logit_bce_loss(
+    logits: Tensor, targets: Tensor, *, reduction: str = "batchmean", normalizer: Tensor | float | None = None
+) -> Tensor:
+    """See `TripleLogitBceLoss`."""
+    both = isinstance(logits, Tensor) and isinstance(targets, Tensor)
+    has_branches = both and logits.ndim == 3 and logits.shape[:1] + logits.shape[2:] == targets.shape
+    repeated = targets.unsqueeze(1).expand_as(logits) if has_branches else targets
+    logits, repeated = read_labels(logits, repeated)
+    values = F.binary_cross_entropy_with_logits(finite_logits(logits), repeated, reduction="none")
+    return reduce(values.sum(1) if has_branches else values, reduction, normalizer=normalizer)
+
+
+@register_loss("triple_logit_bce", [SET], schema=TripleLogitBceLossConfig)
+class TripleLogitBceLoss(AdditiveLoss):
+    r"""Asks several branches of a model for the same labels, and adds up their binary cross-entropies.
+
+    $L = -\frac{1}{N} \sum_{n,b,c} \left(y_{nc} \log \sigma(z_{nbc}) + (1 - y_{nc}) \log(1 - \sigma(z_{nbc}))\right)$;
+    the mean divides by the number of targets in place of samples.
+
+    Shapes: logits `(batch, branches, classes)`, or `(batch, classes)` of a single branch; targets `(batch, classes)`;
+    a scalar, or the targets' shape unreduced.
+    Dtypes: logits any floating-point, computed in float32 at least; targets bool, integer or in [0, 1].
+    Source: MMF's `triple_logit_bce`, for any number of branches.
+
+    >>> TripleLogitBceLoss()(torch.tensor([[[0.0, 2.0], [0.0, 2.0], [0.0, 2.0]]]), torch.tensor([[1, 0]]))
+    tensor(8.4602)
+    """
+
+    def __init__(self, *, reduction: str = "batchmean") -> None:
+        super().__init__(reduction=reduction)
+
+    @staticmethod
+    def example_batch(feature_type: str, generator: torch.Generator) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Logits of three branches with two labels."""
+        return (torch.randn(6, 3, 2, generator=generator),), (torch.randint(2, (6, 2), generator=generator),)
+
+    def forward(self, logits: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
+        return triple_logit_bce_loss(logits, targets, **self.settings(), normalizer=normalizer)
+
+
+def m4c_decoding_bce_with_mask_loss(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    mask: Tensor | None = None,
+    reduction: str = "mean",
+    normalizer: Tensor | float | None = None,
+) -> Tensor:
+    """See `M4cDecodingBceWithMaskLoss`."""
+    require_alike(logits, targets, ("logits", "targets"))
+    if logits.ndim == 0:
+        raise ValueError("logits are a single number, but must have a class axis: (batch, ..., classes)")
+    if mask is not None:
+        _require_mask(mask, logits)
+        # Padding may hold anything, and NaN times 0 is NaN.
+        logits, targets = (masked(tensor, (mask != 0).unsqueeze(-1)) for tensor in (logits, targets))
+    logits, targets = read_labels(logits, targets)
+    values = F.binary_cross_entropy_with_logits(finite_logits(logits), targets, reduction="none").sum(-1)
+    if mask is not None:
+        values = values * mask.to(values.dtype)
+    return reduce(values, reduction, count=_num_steps(targets, mask), normalizer=normalizer)
+
+
+@register_loss("m4c_decoding_bce_with_mask", [SEQUENCE, SET], schema=M4cDecodingBceWithMaskLossConfig)
+class M4cDecodingBceWithMaskLoss(AdditiveLoss):
+    r"""Binary cross-entropy for decoders whose steps have several right words each; masked steps do not count.
+
+    With the mask $m$: $L = \frac{\sum_t m_t \ell_t}{\max(1, \sum_t m_t)}$, where
+    $\ell_t = -\sum_c \left(y_{tc} \log \sigma(z_{tc}) + (1 - y_{tc}) \log(1 - \sigma(z_{tc}))\right)$ over the steps of
+    the batch. Steps that the mask leaves out may hold NaN.
+
+    Shapes: logits and targets `(batch, steps, classes)`, for sets `(batch, classes)`, alike; the optional target `mask`
+    without the class axis; a scalar, or the mask's shape unreduced.
+    Dtypes: logits any floating-point, computed in float32 at least; targets and mask bool, integer or in [0, 1].
+    Source: MMF's loss of this name; Hu et al., "Iterative Answer Prediction with Pointer-Augmented Multimodal
+    Transformers for TextVQA", 2020.
+
+    >>> logits, targets = torch.zeros(1, 2, 2), torch.tensor([[[1, 0], [0, 0]]])
+    >>> M4cDecodingBceWithMaskLoss()(logits, targets, mask=torch.tensor([[1, 0]]))
+    tensor(1.3863)
+    """
+
+    @classmethod
+    def get_optional_loss_targets(cls) -> tuple[str, ...]:
+        return ("mask",)
+
+    @staticmethod
+    def example_batch(feature_type: str, generator: torch.Generator) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Several labels per step, which the usual class ids are not."""
+        shape = (6, 4, 3) if feature_type == SEQUENCE else (6, 3)
+        return (torch.randn(shape, generator=generator),), (torch.randint(2, shape, generator=generator),)
+
+    def forward(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        *,
+        mask: Tensor | None = None,
+        normalizer: Tensor | float | None = None,
+    ) -> Tensor:
+        return m4c_decoding_bce_with_mask_loss(logits, targets, mask=mask, **self.settings(), normalizer=normalizer)
+
+    def count(self, *targets: Tensor, mask: Tensor | None = None) -> Tensor:
+        """The sum of the mask, or the number of steps, but 1 at least."""
+        if self.reduction == "batchmean":
+            return super().count(*targets)
+        return _num_steps(targets[0], mask)
+
+
+def _num_steps(targets: Tensor, mask: Tensor | None) -> Tensor:
+    if mask is None:
+        num_steps = targets.numel() // max(targets.shape[-1], 1)
+        return torch.full((), max(num_steps, 1), device=targets.device)
+    return mask.sum(dtype=torch.float64 if mask.dtype == torch.float64 else torch.float32).clamp_min(1)
+
+
+def _require_mask(mask: Tensor, logits: Tensor) -> None:
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"mask must be a tensor, got {type(mask).__name__}")
+    if mask.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"mask {tuple(mask.shape)} does not fit logits {tuple(logits.shape)}; it must have their shape without the "
+            f"class axis: {tuple(logits.shape[:-1])}"
+        )
+    checking.require_between(mask, "mask", 0, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -65,3 +66,18 @@ def divide(total: Tensor, count: Tensor | float) -> Tensor:
 def _refuse(normalizer: Tensor | float | None, reduction: str) -> None:
     if normalizer is not None:
         raise ValueError(f"normalizer= takes the place of the mean's count, but the reduction is {reduction!r}")
+
+
+def reduced_by_torch(
+    torch_loss: Callable[[str], Tensor], items: Tensor, reduction: str, normalizer: Tensor | float | None
+) -> Tensor:
+    """One of torch's elementwise losses, which takes a reduction, with ours: torch's own sum saves passes.
+
+    Args:
+        torch_loss: gives one value per element of `items` for `none`, and their sum for `sum`.
+        items: any tensor shaped like the values.
+    """
+    if reduction == "none":
+        return reduce(torch_loss("none"), reduction, normalizer=normalizer)
+    count = len(items) if reduction == "batchmean" else items.numel()
+    return reduce_sum(torch_loss("sum"), reduction, count, normalizer)

@@ -5,15 +5,24 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from losskit.constants import AUDIO, IMAGE, NUMBER, TIMESERIES, VECTOR
-from losskit.modules.base import AdditiveLoss
-from losskit.modules.reduction import reduce, reduce_sum
+from losskit.modules.base import AdditiveLoss, Loss
+from losskit.modules.reduction import divide, reduce, reduce_sum
 from losskit.modules.shapes import alike
 from losskit.registry import register_loss
-from losskit.schema.regression import HuberLossConfig, MeanAbsoluteErrorLossConfig, MeanSquaredErrorLossConfig
+from losskit.schema.regression import (
+    HuberLossConfig,
+    MeanAbsoluteErrorLossConfig,
+    MeanAbsolutePercentageErrorLossConfig,
+    MeanSquaredErrorLossConfig,
+    RootMeanSquaredErrorLossConfig,
+    RootMeanSquaredPercentageErrorLossConfig,
+    SmoothL1LossConfig,
+)
 
 
 def _reduced(
@@ -105,7 +114,8 @@ def huber_loss(
 class HuberLoss(AdditiveLoss):
     r"""Quadratic for small errors, linear for large ones, so that outliers pull less than in squared error.
 
-    With $e = |\hat y - y|$: $L = e^2/2$ where $e \le \delta$, else $\delta(e - \delta/2)$.
+    With $e = |\hat y - y|$: $L = e^2/2$ where $e \le \delta$, else $\delta(e - \delta/2)$. It is `delta` times
+    `smooth_l1` with that `beta`.
 
     Shapes: predictions and targets `(batch, ...)`, alike; a scalar, or `(batch, ...)` unreduced.
     Dtypes: any floating-point; computed in float32 at least.
@@ -121,3 +131,162 @@ class HuberLoss(AdditiveLoss):
 
     def forward(self, predictions: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
         return huber_loss(predictions, targets, **self.settings(), normalizer=normalizer)
+
+
+def smooth_l1_loss(
+    predictions: Tensor,
+    targets: Tensor,
+    *,
+    beta: float = 1.0,
+    reduction: str = "mean",
+    normalizer: Tensor | float | None = None,
+) -> Tensor:
+    """See `SmoothL1Loss`."""
+    return _reduced(functools.partial(F.smooth_l1_loss, beta=beta), predictions, targets, reduction, normalizer)
+
+
+@register_loss("smooth_l1", [NUMBER, TIMESERIES, VECTOR, IMAGE], schema=SmoothL1LossConfig)
+class SmoothL1Loss(AdditiveLoss):
+    r"""Absolute error with its corner rounded off, so that small errors pull gently; usual for boxes and keypoints.
+
+    With $e = |\hat y - y|$: $L = e^2 / (2 \beta)$ where $e < \beta$, else $e - \beta / 2$; with $\beta = 0$ it is
+    absolute error. `huber` is `delta` times this loss with `beta` of that value: there the slope of large errors is
+    `delta`, here it is 1.
+
+    Shapes: predictions and targets `(batch, ...)`, alike; a scalar, or `(batch, ...)` unreduced.
+    Dtypes: any floating-point; computed in float32 at least.
+    Source: Girshick, "Fast R-CNN", 2015; `torch.nn.SmoothL1Loss`, whose values it has.
+
+    >>> SmoothL1Loss(beta=2.0)(torch.tensor([0.0, 3.0]), torch.tensor([1.0, 0.0]))
+    tensor(1.1250)
+    """
+
+    def __init__(self, *, beta: float = 1.0, reduction: str = "mean") -> None:
+        super().__init__(reduction=reduction)
+        self.beta = beta
+
+    def forward(self, predictions: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
+        return smooth_l1_loss(predictions, targets, **self.settings(), normalizer=normalizer)
+
+
+def mean_absolute_percentage_error_loss(
+    predictions: Tensor,
+    targets: Tensor,
+    *,
+    eps: float = 1.17e-6,
+    as_percent: bool = False,
+    reduction: str = "mean",
+    normalizer: Tensor | float | None = None,
+) -> Tensor:
+    """See `MeanAbsolutePercentageErrorLoss`."""
+    predictions, targets = alike(predictions, targets)
+    values = (predictions - targets).abs() / targets.abs().clamp_min(eps)
+    return reduce(100 * values if as_percent else values, reduction, normalizer=normalizer)
+
+
+@register_loss(
+    "mean_absolute_percentage_error",
+    [NUMBER, TIMESERIES, VECTOR],
+    schema=MeanAbsolutePercentageErrorLossConfig,
+    aliases=["mape"],
+)
+class MeanAbsolutePercentageErrorLoss(AdditiveLoss):
+    r"""Measures errors as a share of the target, for targets of very different sizes that stay away from 0.
+
+    $L = |\hat y - y| / \max(|y|, \varepsilon)$, times 100 with `as_percent`.
+
+    Shapes: predictions and targets `(batch, ...)`, alike; a scalar, or `(batch, ...)` unreduced.
+    Dtypes: any floating-point; computed in float32 at least.
+    Source: de Myttenaere et al., "Mean Absolute Percentage Error for Regression Models", 2016; with the defaults it
+    has the values of Ludwig and torchmetrics, with `eps=1e-7, as_percent=True` those of Keras.
+
+    >>> MeanAbsolutePercentageErrorLoss()(torch.tensor([90.0, 3.0]), torch.tensor([100.0, 2.0]))
+    tensor(0.3000)
+    """
+
+    def __init__(self, *, eps: float = 1.17e-6, as_percent: bool = False, reduction: str = "mean") -> None:
+        super().__init__(reduction=reduction)
+        self.eps = eps
+        self.as_percent = as_percent
+
+    def forward(self, predictions: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
+        return mean_absolute_percentage_error_loss(predictions, targets, **self.settings(), normalizer=normalizer)
+
+
+def root_mean_squared_error_loss(predictions: Tensor, targets: Tensor, *, eps: float = 0.0) -> Tensor:
+    """See `RootMeanSquaredErrorLoss`."""
+    predictions, targets = alike(predictions, targets)
+    return _root_of_mean((predictions - targets).square(), eps)
+
+
+@register_loss(
+    "root_mean_squared_error", [NUMBER, TIMESERIES, VECTOR], schema=RootMeanSquaredErrorLossConfig, aliases=["rmse"]
+)
+class RootMeanSquaredErrorLoss(Loss):
+    r"""The root of the mean squared error, in the unit of the targets; its gradient does not fade as errors shrink.
+
+    $L = \sqrt{\varepsilon + \frac1n \sum (\hat y - y)^2}$ over all elements of the batch. At a perfect fit, where
+    the root has no slope, the gradient is 0. A root of a mean is no sum over items: the values of parts of a batch do
+    not add up to that of the whole.
+
+    Shapes: predictions and targets `(batch, ...)`, alike; a scalar.
+    Dtypes: any floating-point; computed in float32 at least.
+    Source: Ludwig, whose values it has.
+
+    >>> RootMeanSquaredErrorLoss()(torch.tensor([0.0, 7.0]), torch.tensor([1.0, 0.0]))
+    tensor(5.)
+    """
+
+    def __init__(self, *, eps: float = 0.0) -> None:
+        super().__init__()
+        self.eps = eps
+
+    def forward(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        return root_mean_squared_error_loss(predictions, targets, **self.settings())
+
+
+def root_mean_squared_percentage_error_loss(predictions: Tensor, targets: Tensor, *, eps: float = 1e-4) -> Tensor:
+    """See `RootMeanSquaredPercentageErrorLoss`."""
+    predictions, targets = alike(predictions, targets)
+    return _root_of_mean(((predictions - targets) / targets.abs().clamp_min(eps)).square())
+
+
+@register_loss(
+    "root_mean_squared_percentage_error",
+    [NUMBER, TIMESERIES, VECTOR],
+    schema=RootMeanSquaredPercentageErrorLossConfig,
+    aliases=["rmspe"],
+)
+class RootMeanSquaredPercentageErrorLoss(Loss):
+    r"""The root of the mean squared error as a share of the target, where a few large relative errors should count.
+
+    $L = \sqrt{\frac1n \sum \left(\frac{\hat y - y}{\max(|y|, \varepsilon)}\right)^2}$ over all elements of the
+    batch; at a perfect fit the gradient is 0. A root of a mean is no sum over items: the values of parts of a batch do
+    not add up to that of the whole.
+
+    Shapes: predictions and targets `(batch, ...)`, alike; a scalar.
+    Dtypes: any floating-point; computed in float32 at least.
+    Source: Ludwig, whose values it has for targets of 0 and for those of size `eps` or more; between them Ludwig
+    divides by the target, however small.
+
+    >>> RootMeanSquaredPercentageErrorLoss()(torch.tensor([90.0, 3.4]), torch.tensor([100.0, 2.0]))
+    tensor(0.5000)
+    """
+
+    def __init__(self, *, eps: float = 1e-4) -> None:
+        super().__init__()
+        self.eps = eps
+
+    def forward(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        return root_mean_squared_percentage_error_loss(predictions, targets, **self.settings())
+
+
+def _root_of_mean(squares: Tensor, eps: float = 0.0) -> Tensor:
+    """The root of the mean plus `eps`; where either is nothing, 0 with a gradient of 0."""
+    total = squares.sum()
+    if squares.numel() == 0:
+        return total
+    mean = divide(total, squares.numel()) + eps
+    # The root's slope at 0 is infinite, and a gradient of infinity times 0 would be NaN.
+    root = torch.where(mean == 0, torch.ones_like(mean), mean).sqrt()
+    return torch.where(mean == 0, torch.zeros_like(mean), root)

@@ -26,7 +26,7 @@ def dice_loss(
     smooth: float = 1.0,
     smooth_denominator: float | None = None,
     average: str = "sample_class",
-    classes: str = "all",
+    classes: str | Sequence[int] = "all",
     include_background: bool = True,
     squared: bool = False,
     log: bool = False,
@@ -40,11 +40,10 @@ def dice_loss(
     checking.check_option("activation", activation, ("auto", "softmax", "sigmoid", "none"))
     probabilities, masks = _regions(logits, targets, activation, ignore_index)
     weights = class_constant(class_weights, "class_weights", probabilities, 1)
-    if not include_background:
-        if probabilities.shape[1] == 1:
-            raise ValueError("include_background is false, but there is one class only")
-        probabilities, masks = probabilities[:, 1:], masks[:, 1:]
-        weights = None if weights is None else weights[1:]
+    kept = _kept_classes(probabilities.shape[1], classes, include_background)
+    if kept is not None:
+        probabilities, masks = probabilities[:, kept], masks[:, kept]
+        weights = None if weights is None else weights[kept]
     axes = _AXES[average]
     overlap = (probabilities * masks).sum(axes)
     sizes = (probabilities.square() if squared else probabilities).sum(axes)
@@ -89,7 +88,7 @@ class DiceLoss(Loss):
         smooth: float = 1.0,
         smooth_denominator: float | None = None,
         average: str = "sample_class",
-        classes: str = "all",
+        classes: str | Sequence[int] = "all",
         include_background: bool = True,
         squared: bool = False,
         log: bool = False,
@@ -112,6 +111,19 @@ class DiceLoss(Loss):
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
         return dice_loss(logits, targets, **self.settings())
+
+
+def _kept_classes(num_classes: int, classes: str | Sequence[int], include_background: bool) -> slice | list[int] | None:
+    """Which classes count; None for all of them."""
+    if not include_background and num_classes == 1:
+        raise ValueError("include_background is false, but there is one class only")
+    if isinstance(classes, str):
+        checking.check_option("classes", classes, ("all", "present"))
+        return None if include_background else slice(1, None)
+    kept = [class_id for class_id in classes if include_background or class_id != 0]
+    if not kept or max(kept) >= num_classes:
+        raise ValueError(f"classes are {list(classes)}, but the logits have {num_classes}: 0 to {num_classes - 1}")
+    return kept
 
 
 def _regions(logits: Tensor, targets: Tensor, activation: str, ignore_index: int | None) -> tuple[Tensor, Tensor]:

@@ -205,8 +205,8 @@ def _dtype(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
-def class_constant(values: Tensor | None, name: str, logits: Tensor, axis: int) -> Tensor | None:
-    """One number per class in the dtype of the logits.
+def class_constant(values: Tensor | None, name: str, logits: Tensor, axis: int, role: str = "logits") -> Tensor | None:
+    """One number per class in the dtype of the logits, which messages call by their `role`.
 
     Raises:
         ValueError: there are not as many as the logits have classes.
@@ -216,7 +216,7 @@ def class_constant(values: Tensor | None, name: str, logits: Tensor, axis: int) 
     values = torch.as_tensor(values, device=logits.device)
     if values.shape != (logits.shape[axis],):
         found = f"{name} has {values.numel()} values"
-        raise ValueError(f"{found}, but the logits {_shape(logits)} have {logits.shape[axis]} classes")
+        raise ValueError(f"{found}, but the {role} {_shape(logits)} have {logits.shape[axis]} classes")
     return values.to(logits.dtype)
 
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from losskit.constants import DEFAULT_LOSSES, FEATURE_TYPES, RESERVED
+from losskit.constants import DEFAULT_LOSSES, FEATURE_TYPES, MULTI, RESERVED
 
 Schema = dict[str, Any]
 
@@ -118,6 +118,11 @@ def _places(feature_type: str, rows: list[LossRow]) -> Schema:
         else "no loss has this name",
     }
 
+    with_multi = {
+        "enum": [*names, MULTI],
+        "enumDescriptions": [*options["enumDescriptions"], "The losses that stand in its `params`, as in MMF."],
+    }
+
     def ref(place: str) -> Schema:
         return {"$ref": f"#/definitions/{feature_type}_{place}"}
 
@@ -128,13 +133,15 @@ def _places(feature_type: str, rows: list[LossRow]) -> Schema:
         }
         for row in rows
     ]
+    multi = {"properties": {"type": {}, "params": ref("list")}, "required": ["params"], "additionalProperties": False}
+    branches.append({"if": {"properties": {"type": {"const": MULTI}}, "required": ["type"]}, "then": multi})
     a_list = {"type": "array", "minItems": 1, "items": ref("loss")}
     return {
         f"{feature_type}_name": {"title": "loss name", **options},
         f"{feature_type}_mapping": {
             "title": f"{feature_type} loss",
             "type": "object",
-            "properties": {"type": {"title": "loss name", **options}, "weight": {"title": "weight"}},
+            "properties": {"type": {"title": "loss name", **options, **with_multi}, "weight": {"title": "weight"}},
             "required": ["type"],
             "allOf": branches,
         },

@@ -192,6 +192,20 @@ def StringOptions(
     return setting(make, default=default, allow_none=allow_none, description=description)
 
 
+def OptionsOrIntegers(
+    options: Sequence[str], default: str = NO_DEFAULT, *, description: str = "", examples: Sequence[Any] = ()
+) -> Any:
+    """One of `options`, or a list of integers, 0 or more."""
+
+    def make(**arguments: Any) -> Field[Any]:
+        from losskit.schema import loading
+
+        integers = loading.List(loading.Integer(validate=loading.number_range(0, None)), validate=loading.length(1))
+        return loading.Either([loading.String(validate=loading.one_of(options)), integers], **arguments)
+
+    return setting(make, default=default, description=description, examples=examples)
+
+
 def List(
     list_type: type = float,
     default: Sequence[Any] | None = NO_DEFAULT,

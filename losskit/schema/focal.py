@@ -9,7 +9,7 @@ from losskit.constants import BINARY, CATEGORY, SEQUENCE, SET, TEXT
 from losskit.diagnostics import WARNING
 from losskit.schema import fields as schema_utils
 from losskit.schema.base import FeatureContext, Problem, dataclass
-from losskit.schema.noise import ignore_index
+from losskit.schema.noise import ignore_index, label_smoothing
 from losskit.schema.reduced import ReducedLossConfig
 
 DEFAULT_ALPHA = 0.25
@@ -33,12 +33,18 @@ class FocalLossConfig(ReducedLossConfig):
         examples=[1.5],
     )
     ignore_index: int | None = ignore_index()
+    label_smoothing: float = label_smoothing("all classes, which are yes and no for such labels")
     activation: str = schema_utils.StringOptions(
         options=["auto", "sigmoid", "softmax"],
         default="auto",
         description="Whether each logit is a yes-or-no question (`sigmoid`) or one class is right (`softmax`). "
         "`auto` follows the feature type; for images, it takes sigmoid for masks shaped like the "
         "logits, softmax for class ids.",
+    )
+    average_classes: bool = schema_utils.Boolean(
+        default=False,
+        description="Whether the loss of an item is divided by the number of classes, as MONAI and kornia do, where "
+        "one class is right out of several.",
     )
     normalize_by: str = schema_utils.StringOptions(
         options=["items", "positives"],
@@ -59,6 +65,8 @@ class FocalLossConfig(ReducedLossConfig):
         if per_class and feature.type == BINARY:
             message = "has a number per class, but a binary feature has a single logit"
             yield Problem("alpha", message, help="give the weight of the positive class, or null")
+        if self.average_classes and (self.activation == "sigmoid" or feature.type in (BINARY, SET)):
+            yield Problem("average_classes", "has no effect on yes-or-no labels, which the mean is over anyway")
         numbers = self.alpha.values() if isinstance(self.alpha, Mapping) else self.alpha
         is_sigmoid = self.activation == "sigmoid" or feature.type == SET
         if per_class and is_sigmoid and max(numbers) > 1:

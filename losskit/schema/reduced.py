@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from losskit.schema import fields as schema_utils
 from losskit.schema.base import BaseLossConfig, dataclass
 
@@ -17,4 +19,14 @@ class ReducedLossConfig(BaseLossConfig):
         options=["mean", "sum"],
         default="mean",
         description="Whether the values of all items are averaged or added up; a sum grows with the batch.",
+    )
+
+
+def reduction_with_batchmean(default: str) -> Any:
+    """The setting of losses with several values per sample that peers divide by the number of samples."""
+    return schema_utils.StringOptions(
+        options=["mean", "batchmean", "sum"],
+        default=default,
+        description="Whether the values of all items are averaged (`mean`) or added up (`sum`); `batchmean` divides "
+        "their sum by the number of samples.",
     )

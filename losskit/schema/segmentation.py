@@ -32,10 +32,11 @@ class DiceLossConfig(ReducedLossConfig):
         "a class in the whole batch (`class`, as in segmentation-models-pytorch), all classes of a "
         "sample (`micro`, as in kornia) or everything (`batch`, as in Keras).",
     )
-    classes: str = schema_utils.StringOptions(
+    classes: Any = schema_utils.OptionsOrIntegers(
         options=["all", "present"],
         default="all",
-        description="Whether classes that the targets do not contain count.",
+        description="Which classes count: all, those that the targets contain (`present`), or a list of class ids.",
+        examples=[[0, 2]],
     )
     include_background: bool = schema_utils.Boolean(default=True, description="Whether class 0 counts.")
     squared: bool = schema_utils.Boolean(
@@ -66,5 +67,12 @@ class DiceLossConfig(ReducedLossConfig):
             yield Problem(
                 "class_weights", f"has no effect where `average` is `{self.average}`: classes are taken together"
             )
+        ids = self.classes if isinstance(self.classes, list) else []
+        too_large = next((i for i in ids if feature.num_classes is not None and i >= feature.num_classes), None)
+        if too_large is not None:
+            message = f"has the class id {too_large}, but the feature has {feature.num_classes} classes"
+            yield Problem("classes", message, "LK206")
+        if 0 in ids and not self.include_background:
+            yield Problem("include_background", "is false, but `classes` has class 0", "LK207")
         if merged and self.classes == "present":
             yield Problem("classes", f"has no effect where `average` is `{self.average}`: classes are taken together")

@@ -64,9 +64,9 @@ def tempered_softmax_cross_entropy(logits, targets, t1, t2, label_smoothing, num
     return np.array(values), count
 
 
-def focal(logits, targets, alpha, gamma, ignore_index, activation, normalize_by):
+def focal(logits, targets, alpha, gamma, ignore_index, label_smoothing, activation, average_classes, normalize_by):
     if targets.shape == logits.shape and activation != "softmax":
-        return _yes_or_no_focal(logits, targets, alpha, gamma, ignore_index, normalize_by)
+        return _yes_or_no_focal(logits, targets, alpha, gamma, ignore_index, label_smoothing, normalize_by)
     values, count = [], 0
     for z, y in _items(logits, targets):
         if targets.shape != logits.shape and y == ignore_index:
@@ -75,28 +75,32 @@ def focal(logits, targets, alpha, gamma, ignore_index, activation, normalize_by)
         count += 1
         if activation == "sigmoid":
             label = np.eye(len(z))[int(y)]
-            values.append(np.mean([_binary_focal(*pair, gamma) for pair in _weighed(z, label, alpha)]))
+            terms = [_binary_focal(*pair, gamma, label_smoothing) for pair in _weighed(z, label, alpha)]
+            values.append(np.mean(terms))
             continue
         p = softmax(z)
         label = np.eye(len(z))[int(y)] if targets.shape != logits.shape else y
+        label = (1 - label_smoothing) * label + label_smoothing / len(z)
         weights = np.array(alpha) if isinstance(alpha, list) else np.ones(len(z))
-        values.append(np.sum(-label * weights * (1 - p) ** gamma * np.log(p)))
+        value = np.sum(-label * weights * (1 - p) ** gamma * np.log(p))
+        values.append(value / len(z) if average_classes else value)
     return np.array(values), count
 
 
-def _yes_or_no_focal(logits, targets, alpha, gamma, ignore_index, normalize_by):
+def _yes_or_no_focal(logits, targets, alpha, gamma, ignore_index, label_smoothing, normalize_by):
     valid = targets != ignore_index
     values = np.zeros(logits.shape)
     for index in zip(*np.nonzero(valid)):
         weight = alpha[index[-1]] if isinstance(alpha, list) else alpha
-        values[index] = _binary_focal(logits[index], targets[index], weight, gamma)
+        values[index] = _binary_focal(logits[index], targets[index], weight, gamma, label_smoothing)
     return values, valid.sum() if normalize_by == "items" else max((targets * valid).sum(), 1)
 
 
-def _binary_focal(logit, target, alpha, gamma):
-    p = expit(logit) if target == 1 else 1 - expit(logit)
-    weight = 1 if alpha is None else alpha if target == 1 else 1 - alpha
-    return -weight * (1 - p) ** gamma * np.log(p)
+def _binary_focal(logit, target, alpha, gamma, label_smoothing):
+    p, y = expit(logit), target * (1 - label_smoothing) + label_smoothing / 2
+    weight = 1 if alpha is None else y * alpha + (1 - y) * (1 - alpha)
+    p_wrong = y * (1 - p) + (1 - y) * p
+    return -weight * p_wrong**gamma * (y * np.log(p) + (1 - y) * np.log(1 - p))
 
 
 def _weighed(z, label, alpha):

@@ -27,6 +27,8 @@ def dice(
     valid = (targets != ignore_index)[:, None]
     p, masks = p * valid, masks * valid
     kept = range(0 if include_background else 1, num_classes)
+    if isinstance(classes, list):
+        kept = [c for c in kept if c in classes]
     groups = {
         "sample_class": [([i], [c]) for i in range(n) for c in kept],
         "class": [(range(n), [c]) for c in kept],

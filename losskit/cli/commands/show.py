@@ -41,7 +41,8 @@ def _text(entry: LossEntry, asked: str) -> str:
     lines.append(f"for:       {', '.join(entry.feature_types)}")
     if entry.aliases:
         lines.append(f"also:      {', '.join(entry.aliases)}")
-    lines.append(f"takes:     {', '.join(entry.inputs)}" + (f"; {', '.join(entry.targets)}" if entry.targets else ""))
+    lines.append(f"takes:     {_roles(entry.inputs, entry.optional_inputs)}")
+    lines.append(f"targets:   {_roles(entry.targets, entry.optional_targets) or 'none'}")
     lines.append(f"class:     {entry.module.path.replace(':', '.')}")
     lines += ["", "settings:"]
     for name, schema in entry.schema["properties"].items():
@@ -58,6 +59,10 @@ def _text(entry: LossEntry, asked: str) -> str:
     return "\n".join(lines)
 
 
+def _roles(needed: tuple[str, ...], optional: tuple[str, ...]) -> str:
+    return ", ".join([*needed, *(f"{role} (where it is there)" for role in optional)])
+
+
 def _json(entry: LossEntry, asked: str) -> str:
     fields = {
         "name": entry.name,
@@ -65,7 +70,9 @@ def _json(entry: LossEntry, asked: str) -> str:
         "feature_types": entry.feature_types,
         "summary": entry.summary,
         "inputs": entry.inputs,
+        "optional_inputs": entry.optional_inputs,
         "targets": entry.targets,
+        "optional_targets": entry.optional_targets,
         "class": entry.module.path.replace(":", "."),
         "left_out": entry.left_out,
         "schema": entry.schema,
@@ -77,9 +84,11 @@ def _yaml(entry: LossEntry, asked: str) -> str:
     feature_type = entry.feature_types[0]
     lines = ["output_features:", f"  - name: my_{feature_type}", f"    type: {feature_type}", "    loss:"]
     lines.append(f"      type: {entry.name}  # {entry.summary}")
+    needed = entry.config.load().example_settings
     for name, schema in entry.schema["properties"].items():
         if name not in RESERVED or name == "weight":
-            lines.append(f"      {name}: {_default(schema['default'])}  # {describe(schema)}")
+            value = needed.get(name, schema["default"])
+            lines.append(f"      {name}: {_default(value)}  # {describe(schema)}")
     return "\n".join(lines)
 
 

@@ -1,0 +1,181 @@
+"""Losses whose value is the overlap of regions itself, made convex."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from losskit.constants import IMAGE
+from losskit.modules import checking
+from losskit.modules.base import Loss
+from losskit.modules.reduction import reduce
+from losskit.modules.shapes import floating, read_classes, require_alike
+from losskit.registry import register_loss
+from losskit.schema.lovasz import LovaszHingeLossConfig, LovaszSoftmaxLossConfig
+
+
+def lovasz_softmax_loss(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    classes: str = "present",
+    per_image: bool = False,
+    ignore_index: int | None = -100,
+    reduction: str = "mean",
+) -> Tensor:
+    """See `LovaszSoftmaxLoss`."""
+    checking.check_option("classes", classes, ("present", "all"))
+    given = read_classes(logits, targets, axis=1, ignore_index=ignore_index)
+    if not given.are_ids or given.logits.ndim == 1:
+        raise ValueError(
+            f"targets {tuple(targets.shape)} must be class ids, (batch, ...), for logits {tuple(logits.shape)} "
+            "(batch, classes, ...)"
+        )
+    num_classes = given.logits.shape[1]
+    # (images, classes, pixels), or (1, classes, all pixels)
+    probabilities = given.logits.softmax(1).unsqueeze(-1).flatten(2)
+    ids = given.targets.unsqueeze(-1).flatten(1).unsqueeze(1)
+    valid = torch.ones_like(ids, dtype=torch.bool)
+    if given.valid is not None:
+        valid = given.valid.unsqueeze(-1).flatten(1).unsqueeze(1)
+    if not per_image:
+        probabilities = probabilities.transpose(0, 1).flatten(1).unsqueeze(0)
+        ids, valid = ids.reshape(1, 1, -1), valid.reshape(1, 1, -1)
+    is_class = (ids == torch.arange(num_classes, device=ids.device).reshape(-1, 1)) & valid
+    errors = torch.where(is_class, 1 - probabilities, probabilities)
+    values = _extension(errors, is_class, valid)
+    counts = (is_class if classes == "present" else valid.expand_as(is_class)).any(-1)
+    values = torch.where(counts, values, torch.zeros_like(values))
+    if per_image:
+        num_counted = counts.sum(1)
+        values, counts = values.sum(1) / num_counted.clamp_min(1), num_counted > 0
+    else:
+        values, counts = values.squeeze(0), counts.squeeze(0)
+    return reduce(values, reduction, count=counts.sum())
+
+
+@register_loss("lovasz_softmax", [IMAGE], schema=LovaszSoftmaxLossConfig)
+class LovaszSoftmaxLoss(Loss):
+    r"""Trains for the mean overlap (intersection over union) of regions itself; often added to cross-entropy.
+
+    For each class $c$, with errors $e_i = 1 - p_i(c)$ on its pixels and $p_i(c)$ elsewhere, sorted from the largest:
+    $L_c = \sum_i e_i\,(J_i - J_{i-1})$, where $J_i$ is the Jaccard loss of a mask in which the $i$ pixels with the
+    largest errors are wrong. The loss is the mean of $L_c$ over the classes that count, and with `per_image`, then
+    over the images with a pixel that counts.
+
+    Shapes: logits `(batch, classes, ...)`, ids `(batch, ...)`; a scalar, or `(classes,)`, with `per_image` `(batch,)`,
+    unreduced. Dtypes: logits any floating-point, computed in float32 at least; ids any integer.
+    An overlap is no mean over pixels: the loss of a batch is not that of its parts.
+    Source: Berman et al., "The Lovász-Softmax Loss", 2018.
+
+    >>> LovaszSoftmaxLoss()(torch.tensor([[[[0.0, 9.0]], [[0.0, -9.0]]]]), torch.tensor([[[1, 0]]]))
+    tensor(0.3750)
+    """
+
+    def __init__(
+        self,
+        *,
+        classes: str = "present",
+        per_image: bool = False,
+        ignore_index: int | None = -100,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(reduction=reduction)
+        self.classes = classes
+        self.per_image = per_image
+        self.ignore_index = ignore_index
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return lovasz_softmax_loss(logits, targets, **self.settings())
+
+
+def lovasz_hinge_loss(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    per_image: bool = True,
+    ignore_index: int | None = -100,
+    reduction: str = "mean",
+) -> Tensor:
+    """See `LovaszHingeLoss`."""
+    scores = floating(logits, "logits")
+    require_alike(scores, targets, ("logits", "targets"))
+    if scores.ndim < 2 or (scores.ndim > 3 and scores.shape[1] != 1):
+        raise ValueError(
+            f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} must be one mask per image, "
+            "(batch, height, width) or (batch, 1, height, width); for several classes there is lovasz_softmax"
+        )
+    # uint8 and bool cannot hold a negative index.
+    labels = targets if targets.is_floating_point() else targets.long()
+    valid = torch.ones_like(labels, dtype=torch.bool) if ignore_index is None else labels != ignore_index
+    message = "targets hold a value other than 0, 1" + ("" if ignore_index is None else f" and {ignore_index}")
+    checking.require(((labels == 0) | (labels == 1) | ~valid).all(), lambda: message, message)
+    scores, labels, valid = (x.flatten(1) if per_image else x.reshape(1, -1) for x in (scores, labels, valid))
+    is_inside = (labels == 1) & valid
+    errors = torch.where(is_inside, 1 - scores, 1 + scores)
+    values = _extension(errors, is_inside, valid)
+    return reduce(values, reduction, count=valid.any(-1).sum())
+
+
+@register_loss("lovasz_hinge", [IMAGE], schema=LovaszHingeLossConfig)
+class LovaszHingeLoss(Loss):
+    r"""Trains a single mask per image for its overlap (intersection over union) itself.
+
+    With signs $s_i = \pm 1$ of the pixels inside and outside the mask and errors $e_i = 1 - s_i z_i$, sorted from the
+    largest: $L = \sum_i \max(0, e_i)\,(J_i - J_{i-1})$, where $J_i$ is the Jaccard loss of a mask in which the $i$
+    pixels with the largest errors are wrong; the mean over images with a pixel that counts.
+
+    Shapes: logits and targets alike, `(batch, height, width)` or `(batch, 1, height, width)`; a scalar, or `(batch,)`
+    unreduced, and `(1,)` where `per_image` is false. Dtypes: logits any floating-point, computed in float32 at least;
+    targets 0 and 1 in any dtype, or `ignore_index`.
+    Source: Berman et al., "The Lovász-Softmax Loss", 2018.
+
+    >>> LovaszHingeLoss()(torch.tensor([[[2.0, -0.5]]]), torch.tensor([[[1, 0]]]))
+    tensor(0.2500)
+    """
+
+    def __init__(self, *, per_image: bool = True, ignore_index: int | None = -100, reduction: str = "mean") -> None:
+        super().__init__(reduction=reduction)
+        self.per_image = per_image
+        self.ignore_index = ignore_index
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return lovasz_hinge_loss(logits, targets, **self.settings())
+
+    @staticmethod
+    def example_batch(feature_type: str, generator: torch.Generator) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """A mask per image, in floats: where all logits are equal, the gradient depends on how ties are sorted."""
+        masks = torch.randint(2, (6, 4, 4), generator=generator).float()
+        return (torch.randn(6, 4, 4, generator=generator),), (masks,)
+
+
+def _extension(errors: Tensor, is_inside: Tensor, valid: Tensor) -> Tensor:
+    """The Lovász extension of the Jaccard loss, along the last axis; negative errors cost nothing."""
+    if errors.shape[-1] == 0:
+        return errors.sum(-1)
+    valid = valid.expand_as(errors)
+    # Pixels that do not count come last, where they change the weight of no other.
+    order = errors.detach().masked_fill(~valid, -math.inf).argsort(-1, descending=True)
+    errors = torch.where(valid, errors.clamp_min(0), torch.zeros_like(errors))
+    # The weights are constant between changes of the order, and so have no gradient.
+    return (errors.gather(-1, order) * _steps(is_inside.gather(-1, order), errors.dtype)).sum(-1)
+
+
+def _steps(is_inside: Tensor, dtype: torch.dtype) -> Tensor:
+    """By how much the Jaccard loss grows with each further pixel that is wrong, $J_i - J_{i-1}$.
+
+    The difference of two Jaccard losses would lose the digits in large images. A pixel inside takes one off the
+    intersection, which gives 1 / union; one outside adds one to the union, which gives intersection / (union - 1) /
+    union.
+    """
+    found = is_inside.cumsum(-1)
+    total = found[..., -1:]
+    place = torch.arange(1, is_inside.shape[-1] + 1, device=is_inside.device)
+    union = (total + place - found).to(dtype)
+    intersection = (total - found).to(dtype)
+    outside = intersection / (union - 1).clamp_min(1) / union
+    # Where nothing is inside, the first wrong pixel takes the loss from 0 to 1.
+    alone = (total == 0) & (place == 1)
+    return torch.where(alone, torch.ones_like(union), torch.where(is_inside, 1 / union, outside))

@@ -1,0 +1,315 @@
+"""Losses that pick, out of all pairs of a batch, those that are hard."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from losskit.constants import VECTOR
+from losskit.modules import checking
+from losskit.modules.base import Loss
+from losskit.modules.reduction import masked, reduce
+from losskit.modules.shapes import require_alike
+from losskit.modules.similarities import diagonal_mask, embeddings, products, same_ids, unit
+from losskit.registry import register_loss
+from losskit.schema.mining import (
+    MsLossConfig,
+    MultiSimilarityLossConfig,
+    RefinerContrastiveLossConfig,
+    RefinerMsLossConfig,
+)
+
+# Of MMF's ms_loss, which has it no setting.
+_MINING_EPSILON = 0.1
+
+
+def _log_one_plus_sum(scores: Tensor, pairs: Tensor) -> Tensor:
+    """The logarithm of 1 plus the sum of e^score over the pairs of each row; no sample is paired with itself."""
+    # The place of the sample itself holds the 1.
+    rest = torch.zeros_like(scores).masked_fill(~diagonal_mask(scores), -math.inf)
+    return torch.where(pairs, scores, rest).logsumexp(1)
+
+
+def _multi_similarity(
+    vectors: Tensor,
+    same: Tensor,
+    positive_scale: float,
+    negative_scale: float,
+    base: float,
+    epsilon: float | None,
+    reduction: str,
+) -> Tensor:
+    if len(vectors) == 0:
+        return reduce(vectors.sum(1), reduction)
+    directions = unit(vectors)
+    similarities = products(directions, directions)
+    positives, negatives = same & ~diagonal_mask(same), ~same
+    if epsilon is not None:
+        least_positive = similarities.masked_fill(~positives, math.inf).amin(1, keepdim=True)
+        most_negative = similarities.masked_fill(~negatives, -math.inf).amax(1, keepdim=True)
+        positives = positives & (similarities - epsilon < most_negative)
+        negatives = negatives & (similarities + epsilon > least_positive)
+    above = similarities - base
+    of_positives = _log_one_plus_sum(-positive_scale * above, positives) / positive_scale
+    of_negatives = _log_one_plus_sum(negative_scale * above, negatives) / negative_scale
+    return reduce(masked(of_positives + of_negatives, positives.any(1) & negatives.any(1)), reduction)
+
+
+def multi_similarity_loss(
+    embedding: Tensor,
+    targets: Tensor,
+    *,
+    alpha: float = 2.0,
+    beta: float = 50.0,
+    base: float = 0.5,
+    miner_epsilon: float | None = 0.1,
+    reduction: str = "mean",
+) -> Tensor:
+    """See `MultiSimilarityLoss`."""
+    vectors = embeddings(embedding, "embeddings")
+    same = same_ids(targets, vectors, "embeddings")
+    return _multi_similarity(vectors, same, alpha, beta, base, miner_epsilon, reduction)
+
+
+@register_loss("multi_similarity", [VECTOR], schema=MultiSimilarityLossConfig)
+class MultiSimilarityLoss(Loss):
+    r"""Draws samples of one class together and others apart, the hard pairs most; for embeddings with class ids.
+
+    With the cosine $s_{ij}$ of two embeddings, positives $p$ that have the id of $i$ and negatives $n$ that have not:
+    $L_i = \frac{1}{\alpha} \log(1 + \sum_p e^{-\alpha (s_{ip} - \mathrm{base})})
+    + \frac{1}{\beta} \log(1 + \sum_n e^{\beta (s_{in} - \mathrm{base})})$. Only those positives count that are less
+    similar than the most similar negative plus `miner_epsilon`, and those negatives that are more similar than the
+    least similar positive minus it. Samples without positives, or without negatives, are 0 and stay in the mean.
+
+    Shapes: embeddings `(batch, dimensions)` and targets `(batch,)`, which are ids; a scalar, or `(batch,)` unreduced.
+    Dtypes: embeddings any floating-point, computed in float32 at least; ids any integer.
+    The pairs are those of the batch: the loss of a batch is not that of its parts.
+    Source: Wang et al., "Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning", 2019.
+
+    >>> MultiSimilarityLoss()(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]), torch.tensor([0, 0, 1]))
+    tensor(0.6044)
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha: float = 2.0,
+        beta: float = 50.0,
+        base: float = 0.5,
+        miner_epsilon: float | None = 0.1,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(reduction=reduction)
+        self.alpha = alpha
+        self.beta = beta
+        self.base = base
+        self.miner_epsilon = miner_epsilon
+
+    @staticmethod
+    def example_batch(feature_type: str, generator: torch.Generator) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Vectors with class ids."""
+        return (torch.randn(6, 5, generator=generator),), (torch.tensor([0, 1, 0, 2, 1, 0]),)
+
+    def forward(self, embedding: Tensor, targets: Tensor) -> Tensor:
+        return multi_similarity_loss(embedding, targets, **self.settings())
+
+
+def ms_loss(
+    embedding: Tensor,
+    targets: Tensor,
+    *,
+    alpha: float = 50.0,
+    beta: float = 2.0,
+    margin: float = 0.5,
+    hard_mining: bool = True,
+    is_multilabel: bool = False,
+    reduction: str = "mean",
+) -> Tensor:
+    """See `MsLoss`."""
+    vectors = embeddings(embedding, "embeddings")
+    if isinstance(targets, Tensor) and targets.ndim == 2 and len(targets) == len(vectors):
+        same = _same_labels(targets, is_multilabel)
+    elif is_multilabel and isinstance(targets, Tensor):
+        raise ValueError(
+            f"embeddings {tuple(vectors.shape)} and targets {tuple(targets.shape)} do not fit: with is_multilabel, "
+            "targets are a 0 or 1 for each label: (batch, labels)"
+        )
+    else:
+        same = same_ids(targets, vectors, "embeddings")
+    return _multi_similarity(vectors, same, beta, alpha, margin, _MINING_EPSILON if hard_mining else None, reduction)
+
+
+def _same_labels(targets: Tensor, is_multilabel: bool) -> Tensor:
+    message = "targets hold a value other than 0 and 1, of which labels are made"
+    checking.require(((targets == 0) | (targets == 1)).all(), lambda: message, message)
+    labels = targets.float()
+    shared = products(labels, labels)
+    if is_multilabel:
+        return shared > 0
+    sizes = labels.sum(1)
+    return (shared == sizes.unsqueeze(0)) & (shared == sizes.unsqueeze(1))
+
+
+@register_loss("ms", [VECTOR], schema=MsLossConfig, aliases=["ms_loss"])
+class MsLoss(Loss):
+    r"""Draws samples of one class, or that share a label, together and others apart, with the settings of MMF.
+
+    It is `multi_similarity`, where `alpha` scales the negatives, `beta` the positives, and `margin` is the base:
+    $L_i = \frac{1}{\beta} \log(1 + \sum_p e^{-\beta (s_{ip} - \mathrm{margin})})
+    + \frac{1}{\alpha} \log(1 + \sum_n e^{\alpha (s_{in} - \mathrm{margin})})$.
+
+    Shapes: embeddings `(batch, dimensions)`, and targets `(batch,)`, which are ids, or `(batch, labels)` with a 0 or 1
+    for each label; a scalar, or `(batch,)` unreduced.
+    Dtypes: embeddings any floating-point, computed in float32 at least; ids any integer, labels any dtype.
+    The pairs are those of the batch: the loss of a batch is not that of its parts.
+    Source: Wang et al., "Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning", 2019; MMF's
+    `ms_loss`.
+
+    >>> MsLoss()(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]), torch.tensor([0, 0, 1]))
+    tensor(0.6044)
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha: float = 50.0,
+        beta: float = 2.0,
+        margin: float = 0.5,
+        hard_mining: bool = True,
+        is_multilabel: bool = False,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(reduction=reduction)
+        self.alpha = alpha
+        self.beta = beta
+        self.margin = margin
+        self.hard_mining = hard_mining
+        self.is_multilabel = is_multilabel
+
+    @staticmethod
+    def example_batch(feature_type: str, generator: torch.Generator) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Vectors with labels: some samples have the same, some share one, some have none in common."""
+        labels = torch.tensor([[1, 0, 0], [0, 1, 0], [1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 1, 0]])
+        return (torch.randn(6, 5, generator=generator),), (labels,)
+
+    def forward(self, embedding: Tensor, targets: Tensor) -> Tensor:
+        return ms_loss(embedding, targets, **self.settings())
+
+
+def _decoded(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    require_alike(logits, targets, ("logits", "targets"))
+    decoded = embeddings(logits, "logits")
+    return decoded, embeddings(targets, "targets").to(decoded.dtype)
+
+
+def refiner_ms_loss(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    alpha: float = 50.0,
+    beta: float = 2.0,
+    base: float = 0.5,
+    margin: float = 0.1,
+    epsilon: float = 1e-16,
+    reduction: str = "mean",
+) -> Tensor:
+    """See `RefinerMsLoss`."""
+    decoded, targets = _decoded(logits, targets)
+    if len(decoded) == 0:
+        return reduce(decoded.sum(1), reduction)
+    similarities = products(decoded, targets)
+    own = similarities.diagonal()
+    gaps = similarities - own.unsqueeze(1)
+    negatives = (gaps.abs() > epsilon) & (similarities + margin > own.unsqueeze(1))
+    of_own = -F.logsigmoid(beta * (own - base)) / beta
+    of_negatives = _log_one_plus_sum(alpha * (similarities - base), negatives) / alpha
+    return reduce(masked(of_own + of_negatives, negatives.any(1)), reduction)
+
+
+@register_loss("refiner_ms", [VECTOR], schema=RefinerMsLossConfig)
+class RefinerMsLoss(Loss):
+    r"""Draws a decoded vector to its own target and away from the targets of others that are about as similar.
+
+    With the dot products $s_{ij}$ of a decoded vector and a target, and as negatives $n$ the other targets with
+    $s_{in} + \mathrm{margin} > s_{ii}$:
+    $L_i = \frac{1}{\beta} \log(1 + e^{-\beta (s_{ii} - \mathrm{base})})
+    + \frac{1}{\alpha} \log(1 + \sum_n e^{\alpha (s_{in} - \mathrm{base})})$; 0 for samples without negatives, which
+    stay in the mean.
+
+    Shapes: logits and targets `(batch, dimensions)`, alike; a scalar, or `(batch,)` unreduced.
+    Dtypes: any floating-point; computed in float32 at least.
+    The negatives are those of the batch: the loss of a batch is not that of its parts.
+    Source: Sankaran et al., "Multimodal Fusion Refiner Networks", 2021; MMF's `refiner_ms`.
+
+    >>> RefinerMsLoss()(torch.eye(2), torch.tensor([[0.5, 0.0], [1.0, 1.0]]))
+    tensor(0.4233)
+    """
+
+    def __init__(
+        self,
+        *,
+        alpha: float = 50.0,
+        beta: float = 2.0,
+        base: float = 0.5,
+        margin: float = 0.1,
+        epsilon: float = 1e-16,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(reduction=reduction)
+        self.alpha = alpha
+        self.beta = beta
+        self.base = base
+        self.margin = margin
+        self.epsilon = epsilon
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return refiner_ms_loss(logits, targets, **self.settings())
+
+
+def refiner_contrastive_loss(
+    logits: Tensor,
+    targets: Tensor,
+    *,
+    sim_thresh: float = 0.1,
+    epsilon: float = 1e-16,
+    reduction: str = "mean",
+) -> Tensor:
+    """See `RefinerContrastiveLoss`."""
+    decoded, targets = _decoded(logits, targets)
+    similarities = products(unit(decoded), unit(targets))
+    own = similarities.diagonal().unsqueeze(1)
+    gaps = similarities - own
+    negatives = (gaps.abs() > epsilon) & (similarities > own - sim_thresh)
+    totals = masked(sim_thresh + gaps, negatives).sum(1)
+    return reduce(totals / negatives.sum(1).clamp_min(1), reduction)
+
+
+@register_loss(
+    "refiner_contrastive", [VECTOR], schema=RefinerContrastiveLossConfig, aliases=["refiner_contrastive_loss"]
+)
+class RefinerContrastiveLoss(Loss):
+    r"""Asks that a decoded vector be more similar to its own target than to any other, by a margin.
+
+    With the cosines $s_{ij}$ of a decoded vector and a target, and as negatives $n$ the other targets with
+    $s_{in} > s_{ii} - \mathrm{sim\_thresh}$: $L_i$ is the mean over them of $\mathrm{sim\_thresh} + s_{in} - s_{ii}$;
+    0 for samples without negatives, which stay in the mean.
+
+    Shapes: logits and targets `(batch, dimensions)`, alike; a scalar, or `(batch,)` unreduced.
+    Dtypes: any floating-point; computed in float32 at least.
+    The negatives are those of the batch: the loss of a batch is not that of its parts.
+    Source: Sankaran et al., "Multimodal Fusion Refiner Networks", 2021; MMF's `refiner_contrastive_loss`.
+
+    >>> RefinerContrastiveLoss()(torch.tensor([[1.0, 1.0], [0.0, 1.0]]), torch.tensor([[1.0, 0.0], [1.0, 1.0]]))
+    tensor(0.1964)
+    """
+
+    def __init__(self, *, sim_thresh: float = 0.1, epsilon: float = 1e-16, reduction: str = "mean") -> None:
+        super().__init__(reduction=reduction)
+        self.sim_thresh = sim_thresh
+        self.epsilon = epsilon
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return refiner_contrastive_loss(logits, targets, **self.settings())

@@ -1,0 +1,75 @@
+"""Cosines and dot products of embeddings, never in low precision, and without a gradient that explodes at 0."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from losskit.modules.shapes import floating
+
+# Added to squared lengths by torch.nn.CosineEmbeddingLoss, whose values `cosines` has.
+_EPSILON = 1e-12
+
+
+def embeddings(tensor: Tensor, name: str) -> Tensor:
+    """`tensor`, at least in float32.
+
+    Raises:
+        TypeError: it holds no floating-point numbers.
+        ValueError: it is not `(batch, dimensions)`.
+    """
+    tensor = floating(tensor, name)
+    if tensor.ndim != 2:
+        raise ValueError(f"{name} {tuple(tensor.shape)} must be embeddings, one in each row: (batch, dimensions)")
+    return tensor
+
+
+def cosines(one: Tensor, other: Tensor) -> Tensor:
+    """The cosine of each two vectors along the last axis; 0, with gradient 0, where one of them is exactly 0."""
+    squares, other_squares = one.square().sum(-1), other.square().sum(-1)
+    lengths = ((squares + _EPSILON) * (other_squares + _EPSILON)).sqrt()
+    # A vector of length 0 has no direction; the gradient there would be a million times that of other vectors.
+    have_directions = (squares > 0) & (other_squares > 0)
+    return (one * other).sum(-1) / torch.where(have_directions, lengths, math.inf)
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Each row divided by its length, as `F.normalize` does it; rows of exactly 0 stay so and have gradient 0."""
+    lengths = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    return vectors / torch.where(lengths > 0, lengths.clamp_min(_EPSILON), math.inf)
+
+
+def products(one: Tensor, other: Tensor) -> Tensor:
+    """The dot product of each row of `one` with each row of `other`."""
+    kind = one.device.type
+    if not torch.amp.is_autocast_available(kind):
+        return one @ other.T
+    with torch.autocast(kind, enabled=False):
+        return one @ other.T
+
+
+def same_ids(targets: Tensor, vectors: Tensor, name: str) -> Tensor:
+    """Which samples have the same id, `(batch, batch)`; each has its own.
+
+    Raises:
+        TypeError: the targets are no tensor of integers.
+        ValueError: there is not one id per row of the vectors, which `name` names.
+    """
+    if not isinstance(targets, Tensor):
+        raise TypeError(f"targets must be a tensor, got {type(targets).__name__}")
+    if targets.shape != vectors.shape[:1]:
+        shapes = f"{name} {tuple(vectors.shape)} and targets {tuple(targets.shape)} do not fit"
+        trailing = targets.shape == (len(vectors), 1)
+        cure = "drop the last axis: targets.squeeze(-1)" if trailing else f"ids must have the shape ({len(vectors)},)"
+        raise ValueError(f"{shapes}; {cure}")
+    if targets.is_floating_point() or targets.is_complex():
+        dtype = str(targets.dtype).removeprefix("torch.")
+        raise TypeError(f"targets are {dtype}, but ids must be integers; use targets.long()")
+    return targets.unsqueeze(1) == targets.unsqueeze(0)
+
+
+def diagonal_mask(matrix: Tensor) -> Tensor:
+    """True where a sample meets itself."""
+    return torch.eye(len(matrix), dtype=torch.bool, device=matrix.device)
