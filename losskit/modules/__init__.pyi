@@ -53,6 +53,10 @@ from losskit.modules.likelihood import GaussianNllLoss as GaussianNllLoss
 from losskit.modules.likelihood import PoissonNllLoss as PoissonNllLoss
 from losskit.modules.likelihood import gaussian_nll_loss as gaussian_nll_loss
 from losskit.modules.likelihood import poisson_nll_loss as poisson_nll_loss
+from losskit.modules.log_probabilities import NllLoss as NllLoss
+from losskit.modules.log_probabilities import NllLossLoss as NllLossLoss
+from losskit.modules.log_probabilities import nll_loss as nll_loss
+from losskit.modules.log_probabilities import nll_loss_loss as nll_loss_loss
 from losskit.modules.lovasz import LovaszHingeLoss as LovaszHingeLoss
 from losskit.modules.lovasz import LovaszSoftmaxLoss as LovaszSoftmaxLoss
 from losskit.modules.lovasz import lovasz_hinge_loss as lovasz_hinge_loss
@@ -92,6 +96,10 @@ from losskit.modules.open_set import EntropicOpenSetLoss as EntropicOpenSetLoss
 from losskit.modules.open_set import ObjectosphereLoss as ObjectosphereLoss
 from losskit.modules.open_set import entropic_open_set_loss as entropic_open_set_loss
 from losskit.modules.open_set import objectosphere_loss as objectosphere_loss
+from losskit.modules.ordinal import CornLoss as CornLoss
+from losskit.modules.ordinal import corn_loss as corn_loss
+from losskit.modules.poly import PolyLoss as PolyLoss
+from losskit.modules.poly import poly_loss as poly_loss
 from losskit.modules.regression import HuberLoss as HuberLoss
 from losskit.modules.regression import MeanAbsoluteErrorLoss as MeanAbsoluteErrorLoss
 from losskit.modules.regression import MeanAbsolutePercentageErrorLoss as MeanAbsolutePercentageErrorLoss
@@ -110,5 +118,13 @@ from losskit.modules.regression import (
 from losskit.modules.regression import smooth_l1_loss as smooth_l1_loss
 from losskit.modules.segmentation import DiceLoss as DiceLoss
 from losskit.modules.segmentation import dice_loss as dice_loss
+from losskit.modules.soft_labels import LabelSmoothingCrossEntropyLoss as LabelSmoothingCrossEntropyLoss
+from losskit.modules.soft_labels import SoftLabelCrossEntropyLoss as SoftLabelCrossEntropyLoss
+from losskit.modules.soft_labels import label_smoothing_cross_entropy_loss as label_smoothing_cross_entropy_loss
+from losskit.modules.soft_labels import soft_label_cross_entropy_loss as soft_label_cross_entropy_loss
+from losskit.modules.sparse import Entmax15Loss as Entmax15Loss
+from losskit.modules.sparse import SparsemaxLoss as SparsemaxLoss
+from losskit.modules.sparse import entmax15_loss as entmax15_loss
+from losskit.modules.sparse import sparsemax_loss as sparsemax_loss
 from losskit.modules.tempered import TemperedSoftmaxCrossEntropyLoss as TemperedSoftmaxCrossEntropyLoss
 from losskit.modules.tempered import tempered_softmax_cross_entropy_loss as tempered_softmax_cross_entropy_loss
