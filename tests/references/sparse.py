@@ -29,7 +29,7 @@ def _fenchel_young(logits, targets, ignore_index, alpha):
             continue
         label = np.eye(num_classes)[y] if are_ids else y
         highest = (alpha - 1) * z.max()
-        tau = scipy.optimize.brentq(lambda t: probabilities(z, t).sum() - 1, highest - 1, highest, xtol=1e-15)
+        tau = scipy.optimize.brentq(lambda t, z=z: probabilities(z, t).sum() - 1, highest - 1, highest, xtol=1e-15)
         p = probabilities(z, tau)
         values.append(z @ (p - label) + entropy(p) - entropy(label))
     return np.array(values)
