@@ -92,8 +92,8 @@ def require_labels(labels: Tensor, given_as: torch.dtype, highest: float = 1.0) 
         def message() -> str:
             found = (low if low < 0 else high).item()
             if highest > 1:
-                return f"targets hold {found:g}, but scores are 0 or more"
-            return f"targets hold {found:g}, but yes-or-no labels are 0 or 1; class ids go to a loss for categories"
+                return f"targets hold a negative score: {found:g}"
+            return f"targets hold a value outside 0 to 1: {found:g}; class ids go to a loss for categories"
 
         require((low >= 0) & (high <= highest), message, "targets hold a label that is out of range")
 

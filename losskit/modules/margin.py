@@ -345,9 +345,7 @@ def _label_counts(targets: Tensor, target_form: str) -> Tensor:
     wrong = (are_labels & (given >= num_classes)) | (given < -1)
     if target_form == "auto":
         wrong = wrong & outside.any()
-    message = (
-        f"targets hold an id other than those of the {num_classes} classes, 0 to {num_classes - 1}, and -1 at the end"
-    )
+    message = f"targets hold an id other than -1 and the {num_classes} classes of the logits, 0 to {num_classes - 1}"
     checking.require(~wrong.any(), lambda: message, message)
     # In a compiled program an id out of range would end the process before the assertion can speak.
     ids = torch.where(are_labels, given, torch.zeros_like(given)).clamp(0, max(num_classes - 1, 0))
