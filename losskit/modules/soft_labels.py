@@ -16,7 +16,7 @@ from losskit.modules.classification import (
     softmax_cross_entropy_loss,
 )
 from losskit.modules.reduction import masked, reduce
-from losskit.modules.shapes import Classes, floating, read_classes
+from losskit.modules.shapes import Classes, floating, read_classes, require_rows_of_classes
 from losskit.registry import register_loss
 from losskit.schema.soft_labels import LabelSmoothingCrossEntropyLossConfig, SoftLabelCrossEntropyLossConfig
 
@@ -32,9 +32,8 @@ def soft_label_cross_entropy_loss(
 ) -> Tensor:
     """See `SoftLabelCrossEntropyLoss`."""
     logits = floating(logits, "logits", may_mask=True)
-    if logits.ndim != 2:
-        raise ValueError(f"logits {tuple(logits.shape)} must have two axes: (batch, classes)")
-    if not isinstance(targets, Tensor) or targets.shape != logits.shape:
+    require_rows_of_classes(logits, targets)
+    if targets.ndim == 1:
         return softmax_cross_entropy_loss(
             logits, targets, ignore_index=ignore_index, class_axis=1, reduction=reduction, normalizer=normalizer
         )
