@@ -53,9 +53,9 @@ DEFAULT_LOSSES = {
     CATEGORY_DISTRIBUTION: "softmax_cross_entropy",
     IMAGE: "softmax_cross_entropy",
     NUMBER: "mean_squared_error",
-    SEQUENCE: "softmax_cross_entropy",
+    SEQUENCE: "sequence_softmax_cross_entropy",
     SET: "sigmoid_cross_entropy",
-    TEXT: "softmax_cross_entropy",
+    TEXT: "sequence_softmax_cross_entropy",
     TIMESERIES: "huber",
     VECTOR: "mean_squared_error",
 }

@@ -118,6 +118,12 @@ from losskit.modules.regression import (
 from losskit.modules.regression import smooth_l1_loss as smooth_l1_loss
 from losskit.modules.segmentation import DiceLoss as DiceLoss
 from losskit.modules.segmentation import dice_loss as dice_loss
+from losskit.modules.sequence import CaptionCrossEntropyLoss as CaptionCrossEntropyLoss
+from losskit.modules.sequence import NextTokenSoftmaxCrossEntropyLoss as NextTokenSoftmaxCrossEntropyLoss
+from losskit.modules.sequence import SequenceSoftmaxCrossEntropyLoss as SequenceSoftmaxCrossEntropyLoss
+from losskit.modules.sequence import caption_cross_entropy_loss as caption_cross_entropy_loss
+from losskit.modules.sequence import next_token_softmax_cross_entropy_loss as next_token_softmax_cross_entropy_loss
+from losskit.modules.sequence import sequence_softmax_cross_entropy_loss as sequence_softmax_cross_entropy_loss
 from losskit.modules.soft_labels import LabelSmoothingCrossEntropyLoss as LabelSmoothingCrossEntropyLoss
 from losskit.modules.soft_labels import SoftLabelCrossEntropyLoss as SoftLabelCrossEntropyLoss
 from losskit.modules.soft_labels import label_smoothing_cross_entropy_loss as label_smoothing_cross_entropy_loss

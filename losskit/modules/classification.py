@@ -179,7 +179,7 @@ def costs_of_ids(
         spread = torch.where(possible, -log_probabilities, torch.zeros_like(log_probabilities))
         if weights is not None:
             spread = spread * along(weights, axis, spread.ndim)
-        num_possible = possible.sum(axis)
+        num_possible = possible.sum(axis, dtype=values.dtype)
         share: Tensor | float = label_smoothing
         if to_others:
             # What is spread over all gives the label a part back.

@@ -20,7 +20,13 @@ from losskit.modules.classification import (
     weights_of_items,
 )
 from losskit.modules.reduction import masked, reduce, reduce_sum
-from losskit.modules.shapes import class_constant, floating, read_classes, require_alike
+from losskit.modules.shapes import (
+    class_constant,
+    floating,
+    read_classes,
+    require_alike,
+    require_rows_of_classes,
+)
 from losskit.registry import register_loss
 from losskit.schema.log_probabilities import NllLossConfig, NllLossLossConfig
 
@@ -40,7 +46,7 @@ def nll_loss(
         log_probabilities, targets, axis=class_axis, ignore_index=ignore_index, name="log_probabilities"
     )
     checking.require_log_distribution(given.logits, "log_probabilities", given.axis)
-    weights = class_constant(class_weights, "class_weights", given.logits, given.axis)
+    weights = class_constant(class_weights, "class_weights", given.logits, given.axis, "log_probabilities")
     item_weights = weights_of_items(given, weights)
     count = given.num_items() if item_weights is None else item_weights.sum()
     if given.are_ids and reduction in ("mean", "sum"):
@@ -111,11 +117,9 @@ def nll_loss_loss(
 ) -> Tensor:
     """See `NllLossLoss`; without `takes_ids`, targets must be scores."""
     log_probabilities = floating(log_probabilities, "log_probabilities", may_mask=True)
-    if log_probabilities.ndim != 2:
-        found = tuple(log_probabilities.shape)
-        raise ValueError(f"log_probabilities {found} must have two axes: (batch, classes)")
+    require_rows_of_classes(log_probabilities, targets, "log_probabilities")
     ids = targets
-    if not takes_ids or (isinstance(targets, Tensor) and targets.shape == log_probabilities.shape):
+    if not takes_ids or targets.ndim == 2:
         require_alike(log_probabilities, targets, ("log_probabilities", "targets"))
         ids = _highest(targets)
     value = nll_loss(

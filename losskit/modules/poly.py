@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -38,7 +40,7 @@ def poly_loss(
         missed = -(given.targets * log_probabilities.expm1()).sum(axis)
     if label_smoothing:
         # Spread over all possible classes, the probabilities that each of them misses sum to their number less 1.
-        num_possible = (log_probabilities > float("-inf")).sum(axis)
+        num_possible = (log_probabilities > -math.inf).sum(axis, dtype=values.dtype)
         missed = (1 - label_smoothing) * missed + label_smoothing * (num_possible - 1) / num_possible
     return reduce(
         masked(values + epsilon * missed, given.valid), reduction, count=given.num_items(), normalizer=normalizer

@@ -144,6 +144,18 @@ def read_classes(
     return Classes(logits, ids, axis, True, valid)
 
 
+def require_rows_of_classes(logits: Tensor, targets: Tensor, name: str = "logits") -> None:
+    """Refuses all but logits `(batch, classes)`, with targets of that shape or ids `(batch,)`."""
+    if not isinstance(targets, Tensor):
+        raise TypeError(f"targets must be a tensor, got {type(targets).__name__}")
+    if logits.ndim != 2 or targets.shape not in (logits.shape, logits.shape[:1]):
+        if logits.ndim == 2 or targets.ndim == logits.ndim - 1:
+            raise ValueError(_ids_mismatch(logits, targets, 1, name))
+        raise ValueError(
+            f"{name} {_shape(logits)} and targets {_shape(targets)} do not fit: the {name} must be (batch, classes)"
+        )
+
+
 def _require_ids(ids: Tensor, logits: Tensor, axis: int, name: str) -> None:
     if ids.numel() == 0:
         return

@@ -16,7 +16,7 @@ from losskit.modules.classification import (
     softmax_cross_entropy_loss,
 )
 from losskit.modules.reduction import masked, reduce
-from losskit.modules.shapes import Classes, floating, read_classes, require_alike
+from losskit.modules.shapes import Classes, floating, read_classes, require_alike, require_rows_of_classes
 from losskit.registry import register_loss
 from losskit.schema.soft_labels import LabelSmoothingCrossEntropyLossConfig, SoftLabelCrossEntropyLossConfig
 
@@ -33,9 +33,8 @@ def soft_label_cross_entropy_loss(
 ) -> Tensor:
     """See `SoftLabelCrossEntropyLoss`; without `takes_ids`, targets must be scores."""
     logits = floating(logits, "logits", may_mask=True)
-    if logits.ndim != 2:
-        raise ValueError(f"logits {tuple(logits.shape)} must have two axes: (batch, classes)")
-    if takes_ids and not (isinstance(targets, Tensor) and targets.shape == logits.shape):
+    require_rows_of_classes(logits, targets)
+    if takes_ids and targets.ndim == 1:
         return softmax_cross_entropy_loss(
             logits, targets, ignore_index=ignore_index, class_axis=1, reduction=reduction, normalizer=normalizer
         )

@@ -64,6 +64,9 @@ from losskit.schema.regression import (
 )
 from losskit.schema.regression import SmoothL1LossConfig as SmoothL1LossConfig
 from losskit.schema.segmentation import DiceLossConfig as DiceLossConfig
+from losskit.schema.sequence import CaptionCrossEntropyLossConfig as CaptionCrossEntropyLossConfig
+from losskit.schema.sequence import NextTokenSoftmaxCrossEntropyLossConfig as NextTokenSoftmaxCrossEntropyLossConfig
+from losskit.schema.sequence import SequenceSoftmaxCrossEntropyLossConfig as SequenceSoftmaxCrossEntropyLossConfig
 from losskit.schema.soft_labels import LabelSmoothingCrossEntropyLossConfig as LabelSmoothingCrossEntropyLossConfig
 from losskit.schema.soft_labels import SoftLabelCrossEntropyLossConfig as SoftLabelCrossEntropyLossConfig
 from losskit.schema.sparse import Entmax15LossConfig as Entmax15LossConfig

@@ -10,7 +10,7 @@ def soft_label_cross_entropy(logits, targets, normalize_targets, ignore_index):
         if targets.ndim == 1:
             label = np.zeros(len(z)) if y == ignore_index else np.eye(len(z))[y]
         else:
-            label = np.array([0.0 if share == ignore_index else share for share in y])
+            label = np.array([0.0 if share == ignore_index < 0 else share for share in y])
         if label.any():
             values.append(-label @ log_softmax(z) / (label.sum() if normalize_targets else 1))
     return np.array(values)
