@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from losskit.config import Document, Path, number_notation_warning
 from losskit.constants import MULTI, RESERVED
-from losskit.diagnostics import Diagnostic, cut, nearest, show
+from losskit.diagnostics import Diagnostic, cut, listing, nearest, show
 from losskit.registry import LossEntry, Registry
 from losskit.settings import setting_errors
 
 if TYPE_CHECKING:
     from losskit.schema.base import BaseLossConfig, FeatureContext
+
+
+# Of a long list of losses, so many are shown.
+_LISTED = 5
 
 
 class FoundLoss(NamedTuple):
@@ -40,7 +44,7 @@ class LossChecker:
         # An alias can repeat a loss many thousand times; it is checked, and its problems told, once.
         self._checked: dict[tuple[int, FeatureContext], list[FoundLoss]] = {}
         self._suggest = functools.cache(registry.suggest)
-        self._names = functools.cache(registry.names)
+        self._names = functools.cache(registry.usual_names)
 
     def check(self, losses: Any, path: Path, context: FeatureContext) -> list[FoundLoss]:
         """The losses that stand at `path`: a name, a mapping, or a list of both."""
@@ -95,7 +99,7 @@ class LossChecker:
         fits = context.type is None or context.type in entry.feature_types
         if not fits:
             message = entry.misfit(show(values["type"]), str(context.type), self._names(context.type))
-            self._report("LK105", paths["type"], message, help=self.names_help(context))
+            self._report("LK105", paths["type"], message, help=self._how_to_list(context))
         found = FoundLoss(entry, values, paths)
         wrong = self._check_settings(found)
         if entry.has_rules and fits:
@@ -241,7 +245,14 @@ class LossChecker:
     def names_help(self, context: FeatureContext) -> str:
         """Which losses there are for a feature."""
         where = f" for {context.type}" if context.type else ""
-        return f"losses{where}: {', '.join(self._names(context.type)) or 'none yet'}"
+        names = self._names(context.type)
+        if len(names) <= _LISTED:
+            return f"losses{where}: {', '.join(names) or 'none yet'}"
+        return f"losses{where}: {listing(names, _LISTED)} ({self._how_to_list(context)})"
+
+    def _how_to_list(self, context: FeatureContext) -> str:
+        option = f" --feature {context.type}" if context.type else ""
+        return f"`losskit list{option}` shows all {len(self._names(context.type))}"
 
     def _report(self, code: str, path: Path, message: str, **options: Any) -> None:
         self.problems.append(self.document.diagnose(code, path, message, **options))

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from losskit.constants import FEATURE_TYPES
+from losskit.constants import DEFAULT_LOSSES, FEATURE_TYPES
 from losskit.diagnostics import WARNING, Diagnostic, listing, nearest
 from losskit.schema import catalogue
 
@@ -144,7 +144,7 @@ class Registry:
             near = self.suggest(name, feature_type)
             raise UnknownLossError(f"no loss named {name!r}" + (f"; did you mean {listing(near)}?" if near else ""))
         if feature_type is not None and feature_type not in entry.feature_types:
-            raise UnknownLossError(entry.misfit(repr(name), feature_type, self.names(feature_type)))
+            raise UnknownLossError(entry.misfit(repr(name), feature_type, self.usual_names(feature_type)))
         return entry
 
     def names(self, feature_type: str | None = None) -> list[str]:
@@ -152,6 +152,11 @@ class Registry:
         if feature_type is not None:
             check_feature_types([feature_type], UnknownLossError)
         return [e.name for e in self.entries() if feature_type is None or feature_type in e.feature_types]
+
+    def usual_names(self, feature_type: str | None = None) -> list[str]:
+        """As `names`, the default of the feature type first."""
+        default = DEFAULT_LOSSES.get(feature_type or "")
+        return sorted(self.names(feature_type), key=lambda name: name != default)
 
     def suggest(self, name: str, feature_type: str | None = None) -> list[str]:
         """Names that look like `name`, those for `feature_type` first."""

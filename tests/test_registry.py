@@ -359,7 +359,7 @@ def test_lookups():
     [
         (("number", "hubr"), "no loss named 'hubr'; did you mean huber"),
         (("number", "HuberLoss"), "did you mean huber"),
-        (("number", "dice"), "'dice' is a loss for image, not for number, which takes huber"),
+        (("number", "dice"), "'dice' is a loss for image, not for number, which takes mean_squared_error"),
         (("category", "xyzzy"), "no loss named 'xyzzy'$"),
     ],
 )
