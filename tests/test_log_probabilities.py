@@ -48,7 +48,9 @@ def test_logits_are_noticed_while_debugging():
         for log_p in (torch.randn(4, 50_000).log_softmax(1).bfloat16(), torch.tensor([[0.0, -math.inf]])):
             create_loss("nll")(log_p, torch.zeros(len(log_p), dtype=torch.long))
         for name in ("nll", "nll_loss"):
-            with pytest.raises(ValueError, match="no log-probabilities; apply log_softmax, or use softmax_cross_entropy"):
+            with pytest.raises(
+                ValueError, match="no log-probabilities; apply log_softmax, or use softmax_cross_entropy"
+            ):
                 create_loss(name)(torch.tensor([[0.5, 0.5]]), torch.tensor([0]))
 
 
