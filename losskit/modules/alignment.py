@@ -156,7 +156,7 @@ def _require_shapes(logits: Tensor, targets: Tensor, layout: str) -> None:
         cure = f"targets must be ({num_samples}, labels)"
         if targets.ndim == 1:
             cure += ", a row per sample and not one after the other"
-        elif layout == "batch_first" and targets.shape[0] == logits.shape[1]:
+        elif layout == "batch_first" and targets.shape[:1] == logits.shape[1:2]:
             cure += "; if the steps come first, set layout='time_first'"
         raise ValueError(f"logits {tuple(logits.shape)} {axes} and targets {tuple(targets.shape)} do not fit: {cure}")
 
@@ -201,7 +201,8 @@ def _checked_labels(labels: Tensor, lengths: Tensor, num_classes: int, blank: in
         label = labels[wrong][0].item()
         if label == blank:
             return f"targets hold {label}, which is the blank; labels must be other classes than that"
-        return f"targets hold the label {label}, but the logits have {num_classes} classes: 0 to {num_classes - 1}"
+        found = f"targets {tuple(labels.shape)} hold the label {label}"
+        return f"{found}, but the logits have {num_classes} classes: 0 to {num_classes - 1}"
 
     checking.require(~wrong.any(), message, "targets hold the blank, or a label that is out of range")
     labels = labels.masked_fill(~inside, 0)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from losskit.constants import IMAGE, LOGITS, SEQUENCE, TEXT
+from losskit.constants import IMAGE, LOGITS, SEQUENCE, SET, TEXT
 from losskit.modules.reduction import check_reduction
 
 if TYPE_CHECKING:
@@ -107,6 +107,16 @@ class ClassAxisMixin:
                 f"{name} {tuple(logits.shape)} of an image have no class axis: (batch, classes, height, width); for a "
                 "single mask per image there are dice and focal"
             )
+
+
+class ScoresLoss(AdditiveLoss):
+    """For losses whose targets are scores of classes, or class ids but for sets, which may have as many rows."""
+
+    takes_ids = True
+
+    def set_feature_type(self, feature_type: str) -> None:
+        """Says what kind of feature the loss is for; building from a config does."""
+        self.takes_ids = feature_type != SET
 
 
 def for_feature(module: nn.Module, feature_type: str | None) -> nn.Module:

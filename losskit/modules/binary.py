@@ -33,9 +33,9 @@ def read_labels(logits: Tensor, targets: Tensor, *, highest: float = 1.0) -> tup
     """
     logits = floating(logits, "logits", may_mask=True)
     require_alike(logits, targets, ("logits", "targets"))
-    targets = targets.to(logits.dtype)
-    checking.require_between(targets, "targets", 0, highest)
-    return logits, targets
+    labels = targets.to(logits.dtype)
+    checking.require_labels(labels, targets.dtype, highest)
+    return logits, labels
 
 
 def finite_logits(logits: Tensor) -> Tensor:
@@ -84,10 +84,11 @@ def read_probabilities(probabilities: Tensor, targets: Tensor, name: str = "prob
         TypeError: the probabilities are no floating-point numbers.
         ValueError: the shapes differ, or there are numbers outside 0 to 1.
     """
+    dtype = targets.dtype if isinstance(targets, Tensor) else torch.bool
     probabilities, targets = alike(probabilities, targets, (name, "targets"))
     message = f"{name} hold a value outside 0 to 1; logits need a sigmoid or a softmax first, or bce_with_logits"
     checking.require(((probabilities >= 0) & (probabilities <= 1)).all(), lambda: message, message)
-    checking.require_between(targets, "targets", 0, 1)
+    checking.require_labels(targets, dtype)
     return probabilities, targets
 
 

@@ -76,6 +76,28 @@ def require_between(tensor: Tensor, name: str, low: float, high: float) -> None:
         _require_all((tensor >= low) & (tensor <= high), tensor, f"{name} hold a value outside {low:g} to {high:g}")
 
 
+def require_labels(labels: Tensor, given_as: torch.dtype, highest: float = 1.0) -> None:
+    """Refuses labels outside 0 to `highest`: integers always, for they may be class ids, others in debug mode.
+
+    Args:
+        labels: the labels, as floating-point numbers.
+        given_as: the dtype in which they came.
+        highest: 1 for yes-or-no labels, infinity for scores.
+    """
+    if given_as.is_floating_point or labels.numel() == 0:
+        require_between(labels, "targets", 0, highest)
+    elif given_as != torch.bool:
+        low, high = labels.aminmax()
+
+        def message() -> str:
+            found = (low if low < 0 else high).item()
+            if highest > 1:
+                return f"targets hold a negative score: {found:g}"
+            return f"targets hold a value outside 0 to 1: {found:g}; class ids go to a loss for categories"
+
+        require((low >= 0) & (high <= highest), message, "targets hold a label that is out of range")
+
+
 def require_distribution(tensor: Tensor, name: str, axis: int) -> None:
     """In debug mode, refuses probabilities that are negative or do not sum to 1 along `axis`."""
     if debugging():

@@ -40,11 +40,14 @@ def focal_loss(
 
     Without `takes_ids`, targets are labels that must be shaped like the logits.
     """
+    for tensor, name in ((logits, "logits"), (targets, "targets")):
+        if not isinstance(tensor, Tensor):
+            raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
     if not takes_ids:
         require_alike(logits, targets, ("logits", "targets"))
     checking.check_option("activation", activation, ("auto", "sigmoid", "softmax"))
     if activation == "auto":
-        activation = "sigmoid" if isinstance(targets, Tensor) and logits.shape == targets.shape else "softmax"
+        activation = "sigmoid" if logits.shape == targets.shape else "softmax"
     if normalize_by == "positives" and logits.shape != targets.shape:
         raise ValueError("normalize_by is 'positives', but class ids have none; give labels shaped like the logits")
     if activation == "sigmoid":
@@ -117,8 +120,8 @@ class FocalLoss(AdditiveLoss, ClassAxisMixin):
             self.activation = "softmax" if self.takes_ids else "sigmoid"
 
     def forward(self, logits: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
-        is_sigmoid = self.activation == "sigmoid" or (self.activation == "auto" and logits.shape == targets.shape)
-        if is_sigmoid and max(self._constants.get("alpha", [0])) > 1:
+        may_be_sigmoid = self.activation != "softmax" and max(self._constants.get("alpha", [0])) > 1
+        if may_be_sigmoid and (self.activation == "sigmoid" or logits.shape == targets.shape):
             raise ValueError("alpha has values above 1, but `1 - alpha` weighs the labels that are absent")
         return focal_loss(
             logits,
@@ -145,14 +148,15 @@ def _sigmoid_focal(
     label_smoothing: float,
     class_axis: int | None,
 ) -> Tensor:
-    if isinstance(targets, Tensor) and targets.ndim == logits.ndim - 1 and not targets.is_floating_point():
+    if targets.ndim == logits.ndim - 1 and not targets.is_floating_point():
         return _one_vs_rest_focal(logits, targets, alpha, gamma, ignore_index, label_smoothing, class_axis)
+    dtype = targets.dtype
     logits, targets = alike(logits, targets, ("logits", "targets"))
     valid = None
     if ignore_index is not None:
         valid = targets != ignore_index
         targets = targets.masked_fill(~valid, 0)
-    checking.require_between(targets, "targets", 0, 1)
+    checking.require_labels(targets, dtype)
     targets = _smoothed(targets, label_smoothing, 2)
     weights = alpha
     if isinstance(alpha, Tensor):

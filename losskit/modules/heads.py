@@ -38,6 +38,11 @@ def linear_cross_entropy_loss(
             f"hidden {tuple(hidden.shape)} and weight {tuple(weight.shape)} do not fit: hidden must be "
             "(batch, ..., in_features), and weight (classes, in_features)"
         )
+    if isinstance(targets, Tensor) and targets.shape not in (hidden.shape[:-1], (*hidden.shape[:-1], len(weight))):
+        raise ValueError(
+            f"hidden {tuple(hidden.shape)} and targets {tuple(targets.shape)} do not fit: class ids must have the "
+            f"shape {tuple(hidden.shape[:-1])}, and probabilities {(*hidden.shape[:-1], len(weight))}"
+        )
     if bias is not None and bias.shape != weight.shape[:1]:
         raise ValueError(
             f"bias {tuple(bias.shape)} and weight {tuple(weight.shape)} do not fit: bias must be (classes,)"

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from losskit.constants import CATEGORY, CATEGORY_DISTRIBUTION, IMAGE, LOG_PROBABILITIES, SEQUENCE, SET, TEXT
 from losskit.modules import checking
-from losskit.modules.base import AdditiveLoss, ClassAxisMixin
+from losskit.modules.base import AdditiveLoss, ClassAxisMixin, ScoresLoss
 from losskit.modules.classification import (
     NEVER_A_CLASS,
     costs_of_distributions,
@@ -20,7 +20,13 @@ from losskit.modules.classification import (
     weights_of_items,
 )
 from losskit.modules.reduction import masked, reduce, reduce_sum
-from losskit.modules.shapes import class_constant, floating, read_classes, require_rows_of_classes
+from losskit.modules.shapes import (
+    class_constant,
+    floating,
+    read_classes,
+    require_alike,
+    require_rows_of_classes,
+)
 from losskit.registry import register_loss
 from losskit.schema.log_probabilities import NllLossConfig, NllLossLossConfig
 
@@ -105,14 +111,16 @@ def nll_loss_loss(
     log_probabilities: Tensor,
     targets: Tensor,
     *,
+    takes_ids: bool = True,
     reduction: str = "mean",
     normalizer: Tensor | float | None = None,
 ) -> Tensor:
-    """See `NllLossLoss`."""
+    """See `NllLossLoss`; without `takes_ids`, targets must be scores."""
     log_probabilities = floating(log_probabilities, "log_probabilities", may_mask=True)
     require_rows_of_classes(log_probabilities, targets, "log_probabilities")
     ids = targets
-    if targets.ndim == 2:
+    if not takes_ids or targets.ndim == 2:
+        require_alike(log_probabilities, targets, ("log_probabilities", "targets"))
         ids = _highest(targets)
     value = nll_loss(
         log_probabilities,
@@ -126,7 +134,7 @@ def nll_loss_loss(
 
 
 @register_loss("nll_loss", [CATEGORY, CATEGORY_DISTRIBUTION, SET], schema=NllLossLossConfig)
-class NllLossLoss(AdditiveLoss):
+class NllLossLoss(ScoresLoss):
     r"""The negative log-probability of each item's highest-scored class, times the number of classes, as MMF has it.
 
     With log-probabilities $\ell$, scores $y$ and $C$ classes: $L = -C\,\ell_k$ with $k = \arg\max_c y_c$, the first
@@ -148,7 +156,9 @@ class NllLossLoss(AdditiveLoss):
     def forward(
         self, log_probabilities: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None
     ) -> Tensor:
-        return nll_loss_loss(log_probabilities, targets, **self.settings(), normalizer=normalizer)
+        return nll_loss_loss(
+            log_probabilities, targets, **self.settings(), takes_ids=self.takes_ids, normalizer=normalizer
+        )
 
     def count(self, *targets: Tensor) -> Tensor:
         """The number of items with a label."""

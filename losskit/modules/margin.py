@@ -285,9 +285,10 @@ def multi_label_soft_margin_loss(
     normalizer: Tensor | float | None = None,
 ) -> Tensor:
     """See `MultiLabelSoftMarginLoss`."""
+    dtype = targets.dtype if isinstance(targets, Tensor) else torch.bool
     logits, targets = alike(logits, targets, ("logits", "targets"))
     _require_class_axis(logits)
-    checking.require_between(targets, "targets", 0, 1)
+    checking.require_labels(targets, dtype)
     weights = class_constant(class_weights, "class_weights", logits, -1)
     # Both logarithms, for log(1 - p) as a difference has none of the digits of an easy negative.
     values = -(targets * F.logsigmoid(logits) + (1 - targets) * F.logsigmoid(-logits))
@@ -341,11 +342,11 @@ def _label_counts(targets: Tensor, target_form: str) -> Tensor:
     if targets.dtype == torch.bool:
         raise TypeError("targets are bool, but target_form: ids asks for ids; use target_form: multi_hot")
     are_labels = (given < 0).cumsum(-1) == 0
-    too_high = are_labels & (given >= num_classes)
+    wrong = (are_labels & (given >= num_classes)) | (given < -1)
     if target_form == "auto":
-        too_high = too_high & outside.any()
-    message = f"targets hold a class id above those of the logits' {num_classes} classes: 0 to {num_classes - 1}"
-    checking.require(~too_high.any(), lambda: message, message)
+        wrong = wrong & outside.any()
+    message = f"targets hold an id other than -1 and the {num_classes} classes of the logits, 0 to {num_classes - 1}"
+    checking.require(~wrong.any(), lambda: message, message)
     # In a compiled program an id out of range would end the process before the assertion can speak.
     ids = torch.where(are_labels, given, torch.zeros_like(given)).clamp(0, max(num_classes - 1, 0))
     counts = torch.zeros_like(given).scatter_add(-1, ids, are_labels.long())

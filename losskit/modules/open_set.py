@@ -17,21 +17,32 @@ from losskit.registry import register_loss
 from losskit.schema.open_set import EntropicOpenSetLossConfig, ObjectosphereLossConfig
 
 
+class _OpenSetLoss(AdditiveLoss):
+    """For losses of class ids, or of yes-or-no labels with one logit each."""
+
+    is_binary: bool | None = None
+
+    def set_feature_type(self, feature_type: str) -> None:
+        """Says what kind of feature the loss is for; building from a config does."""
+        self.is_binary = feature_type == BINARY
+
+
 def entropic_open_set_loss(
     logits: Tensor,
     targets: Tensor,
     *,
     background_class: int | None = None,
+    is_binary: bool | None = None,
     reduction: str = "mean",
     normalizer: Tensor | float | None = None,
 ) -> Tensor:
-    """See `EntropicOpenSetLoss`."""
-    values, _ = _entropic(logits, targets, background_class)
+    """See `EntropicOpenSetLoss`; `is_binary` says whether labels are yes or no, where the shapes leave it open."""
+    values, _ = _entropic(logits, targets, background_class, is_binary)
     return reduce(values, reduction, normalizer=normalizer)
 
 
 @register_loss("entropic_open_set", [BINARY, CATEGORY], schema=EntropicOpenSetLossConfig)
-class EntropicOpenSetLoss(AdditiveLoss):
+class EntropicOpenSetLoss(_OpenSetLoss):
     r"""Cross-entropy for known samples, and for unknown ones the wish that all classes be equally likely.
 
     With $p = \mathrm{softmax}(z)$: $L = -\log p_y$ for samples of a known class $y$, and
@@ -52,7 +63,9 @@ class EntropicOpenSetLoss(AdditiveLoss):
         self.background_class = background_class
 
     def forward(self, logits: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
-        return entropic_open_set_loss(logits, targets, **self.settings(), normalizer=normalizer)
+        return entropic_open_set_loss(
+            logits, targets, **self.settings(), is_binary=self.is_binary, normalizer=normalizer
+        )
 
 
 def objectosphere_loss(
@@ -63,11 +76,12 @@ def objectosphere_loss(
     background_class: int | None = None,
     xi: float = 10.0,
     zeta: float = 0.1,
+    is_binary: bool | None = None,
     reduction: str = "mean",
     normalizer: Tensor | float | None = None,
 ) -> Tensor:
-    """See `ObjectosphereLoss`."""
-    values, known = _entropic(logits, targets, background_class)
+    """See `ObjectosphereLoss`; `is_binary` says whether labels are yes or no, where the shapes leave it open."""
+    values, known = _entropic(logits, targets, background_class, is_binary)
     if features is None:
         features = floating(logits, "logits")
         features = features.unsqueeze(1) if features.ndim == 1 else features
@@ -88,7 +102,7 @@ def objectosphere_loss(
 
 
 @register_loss("objectosphere", [BINARY, CATEGORY], schema=ObjectosphereLossConfig)
-class ObjectosphereLoss(AdditiveLoss):
+class ObjectosphereLoss(_OpenSetLoss):
     r"""The entropic open-set loss, and known samples get long features, unknown ones short: the length tells them.
 
     With features $f$ and the entropic open-set loss $L_E$: $L = L_E + \max(0, \xi - \lVert f \rVert)^2$ for known
@@ -124,12 +138,19 @@ class ObjectosphereLoss(AdditiveLoss):
         features: Tensor | None = None,
         normalizer: Tensor | float | None = None,
     ) -> Tensor:
-        return objectosphere_loss(logits, targets, features=features, **self.settings(), normalizer=normalizer)
+        return objectosphere_loss(
+            logits, targets, features=features, **self.settings(), is_binary=self.is_binary, normalizer=normalizer
+        )
 
 
-def _entropic(logits: Tensor, targets: Tensor, background_class: int | None) -> tuple[Tensor, Tensor]:
+def _entropic(
+    logits: Tensor, targets: Tensor, background_class: int | None, is_binary: bool | None
+) -> tuple[Tensor, Tensor]:
     """The entropic open-set loss of each sample, and which samples are of a known class."""
-    if isinstance(logits, Tensor) and logits.ndim == 1 and isinstance(targets, Tensor) and targets.ndim > 0:
+    has_one_axis = isinstance(logits, Tensor) and logits.ndim == 1
+    if is_binary is None:
+        is_binary = has_one_axis and isinstance(targets, Tensor) and targets.ndim > 0
+    if is_binary and has_one_axis:
         return _entropic_of_one_logit(logits, targets, background_class)
     if isinstance(logits, Tensor) and logits.ndim > 1 and logits.shape[1] == 1:
         require_alike(logits, targets, ("logits", "targets"))  # one class is no choice: yes or no was meant

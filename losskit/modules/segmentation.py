@@ -128,7 +128,7 @@ def _kept_classes(num_classes: int, classes: str | Sequence[int], include_backgr
 
 def _regions(logits: Tensor, targets: Tensor, activation: str, ignore_index: int | None) -> tuple[Tensor, Tensor]:
     """Probabilities and masks `(batch, classes, pixels)`, both 0 where the target is ignored."""
-    if isinstance(targets, Tensor) and logits.shape == targets.shape:
+    if isinstance(logits, Tensor) and isinstance(targets, Tensor) and logits.shape == targets.shape:
         scores, masks = alike(logits, targets, ("logits", "targets"))
         # Without a class axis, there is one region.
         scores, masks = (x.flatten(2) if x.ndim > 3 else x.flatten(1).unsqueeze(1) for x in (scores, masks))
@@ -138,7 +138,7 @@ def _regions(logits: Tensor, targets: Tensor, activation: str, ignore_index: int
         cannot_ignore = targets.dtype == torch.bool or (targets.dtype == torch.uint8 and (ignore_index or 0) < 0)
         valid = None if ignore_index is None or cannot_ignore else masks != ignore_index
         masks = masks if valid is None else masks.masked_fill(~valid, 0)
-        checking.require_between(masks, "targets", 0, 1)
+        checking.require_labels(masks, targets.dtype)
         activation = "sigmoid" if activation == "auto" else activation
     else:
         given = read_classes(logits, targets, axis=1, ignore_index=ignore_index)

@@ -45,13 +45,20 @@ def alike(
     return predictions, targets.to(predictions.dtype)
 
 
+def require_real(tensor: Tensor, name: str) -> None:
+    """Refuses complex numbers, half of which a conversion would drop."""
+    if tensor.is_complex():
+        raise TypeError(f"{name} are {_dtype(tensor)}, but must be real numbers")
+
+
 def require_alike(predictions: Tensor, targets: Tensor, names: tuple[str, str] = ("predictions", "targets")) -> None:
-    """Refuses tensors of different shapes."""
+    """Refuses tensors of different shapes, and complex targets."""
     for tensor, name in ((predictions, names[0]), (targets, names[1])):
         if not isinstance(tensor, Tensor):
             raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
     if predictions.shape != targets.shape:
         raise ValueError(_mismatch(predictions, targets, names))
+    require_real(targets, names[1])
 
 
 def signs(targets: Tensor, dtype: torch.dtype, name: str = "targets") -> Tensor:
@@ -63,6 +70,7 @@ def signs(targets: Tensor, dtype: torch.dtype, name: str = "targets") -> Tensor:
     """
     if not isinstance(targets, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(targets).__name__}")
+    require_real(targets, name)
     if targets.dtype != torch.bool:
         known = ((targets == 1) | (targets == 0) | (targets == -1)).all()
         message = f"{name} hold a value other than -1 and 1, or 0 and 1"
@@ -108,7 +116,7 @@ def read_classes(
     if not isinstance(targets, Tensor):
         raise TypeError(f"targets must be a tensor, got {type(targets).__name__}")
     if logits.ndim == 0:
-        raise ValueError(f"{name} are a single number, but must have a class axis: (batch, classes, ...)")
+        raise ValueError(f"{name} () are a single number, but must have a class axis: (batch, classes, ...)")
     if targets.is_floating_point() and targets.shape == logits.shape:
         axis = _class_axis(logits, axis)
         checking.require_distribution(targets, "targets", axis)
@@ -129,7 +137,7 @@ def read_classes(
     if ignore_index is not None:
         valid = ids != ignore_index
         ids = ids.masked_fill(~valid, 0)
-    _require_ids(ids, logits.shape[axis], name)
+    _require_ids(ids, logits, axis, name)
     if torch.compiler.is_compiling():
         # A compiled kernel that meets an id out of range ends the process before the assertion can speak.
         ids = ids.clamp(0, max(logits.shape[axis] - 1, 0))
@@ -148,14 +156,15 @@ def require_rows_of_classes(logits: Tensor, targets: Tensor, name: str = "logits
         )
 
 
-def _require_ids(ids: Tensor, num_classes: int, name: str) -> None:
+def _require_ids(ids: Tensor, logits: Tensor, axis: int, name: str) -> None:
     if ids.numel() == 0:
         return
+    num_classes = logits.shape[axis]
     in_range = ((ids >= 0) & (ids < num_classes)).all()
 
     def message() -> str:
         wrong = ids[(ids < 0) | (ids >= num_classes)][0].item()
-        text = f"targets hold the class id {wrong}, but the {name} have"
+        text = f"targets hold the class id {wrong}, but the {name} {_shape(logits)} have"
         if num_classes == 1:
             return f"{text} a single class; for yes-or-no targets drop the class axis: {name}.squeeze(1)"
         return f"{text} {num_classes} classes: 0 to {num_classes - 1}"

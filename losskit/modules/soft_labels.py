@@ -8,7 +8,7 @@ from torch import Tensor
 
 from losskit.constants import CATEGORY, CATEGORY_DISTRIBUTION, IMAGE, SEQUENCE, SET, TEXT
 from losskit.modules import checking
-from losskit.modules.base import AdditiveLoss, ClassAxisMixin
+from losskit.modules.base import AdditiveLoss, ClassAxisMixin, ScoresLoss
 from losskit.modules.classification import (
     costs_of_distributions,
     costs_of_ids,
@@ -16,7 +16,7 @@ from losskit.modules.classification import (
     softmax_cross_entropy_loss,
 )
 from losskit.modules.reduction import masked, reduce
-from losskit.modules.shapes import Classes, floating, read_classes, require_rows_of_classes
+from losskit.modules.shapes import Classes, floating, read_classes, require_alike, require_rows_of_classes
 from losskit.registry import register_loss
 from losskit.schema.soft_labels import LabelSmoothingCrossEntropyLossConfig, SoftLabelCrossEntropyLossConfig
 
@@ -27,18 +27,20 @@ def soft_label_cross_entropy_loss(
     *,
     normalize_targets: bool = True,
     ignore_index: int | None = -100,
+    takes_ids: bool = True,
     reduction: str = "mean",
     normalizer: Tensor | float | None = None,
 ) -> Tensor:
-    """See `SoftLabelCrossEntropyLoss`."""
+    """See `SoftLabelCrossEntropyLoss`; without `takes_ids`, targets must be scores."""
     logits = floating(logits, "logits", may_mask=True)
     require_rows_of_classes(logits, targets)
-    if targets.ndim == 1:
+    if takes_ids and targets.ndim == 1:
         return softmax_cross_entropy_loss(
             logits, targets, ignore_index=ignore_index, class_axis=1, reduction=reduction, normalizer=normalizer
         )
+    require_alike(logits, targets, ("logits", "targets"))
     labels = _scores(targets.to(logits.dtype), ignore_index)
-    checking.require_between(labels, "targets", 0, torch.inf)
+    checking.require_labels(labels, targets.dtype, torch.inf)
     totals = labels.sum(1, keepdim=True)
     if normalize_targets:
         labels = labels / torch.where(totals == 0, torch.ones_like(totals), totals)
@@ -52,7 +54,7 @@ def soft_label_cross_entropy_loss(
     schema=SoftLabelCrossEntropyLossConfig,
     aliases=["soft_target_cross_entropy"],
 )
-class SoftLabelCrossEntropyLoss(AdditiveLoss):
+class SoftLabelCrossEntropyLoss(ScoresLoss):
     r"""Cross-entropy of labels with shares in several classes, such as the votes of annotators for each answer.
 
     With $p = \mathrm{softmax}(z)$ and scores $y \ge 0$: $L = -\sum_c y_c \log p_c$, divided by $\sum_c y_c$ with
@@ -74,7 +76,9 @@ class SoftLabelCrossEntropyLoss(AdditiveLoss):
         self.ignore_index = ignore_index
 
     def forward(self, logits: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
-        return soft_label_cross_entropy_loss(logits, targets, **self.settings(), normalizer=normalizer)
+        return soft_label_cross_entropy_loss(
+            logits, targets, **self.settings(), takes_ids=self.takes_ids, normalizer=normalizer
+        )
 
     def count(self, *targets: Tensor) -> Tensor:
         """The number of items that have a label."""

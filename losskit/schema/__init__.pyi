@@ -32,6 +32,8 @@ from losskit.schema.heads import AdaptiveLogSoftmaxLossConfig as AdaptiveLogSoft
 from losskit.schema.heads import LinearCrossEntropyLossConfig as LinearCrossEntropyLossConfig
 from losskit.schema.likelihood import GaussianNllLossConfig as GaussianNllLossConfig
 from losskit.schema.likelihood import PoissonNllLossConfig as PoissonNllLossConfig
+from losskit.schema.log_probabilities import NllLossConfig as NllLossConfig
+from losskit.schema.log_probabilities import NllLossLossConfig as NllLossLossConfig
 from losskit.schema.lovasz import LovaszHingeLossConfig as LovaszHingeLossConfig
 from losskit.schema.lovasz import LovaszSoftmaxLossConfig as LovaszSoftmaxLossConfig
 from losskit.schema.margin import HingeEmbeddingLossConfig as HingeEmbeddingLossConfig
@@ -50,6 +52,8 @@ from losskit.schema.multilabel import SigmoidCrossEntropyLossConfig as SigmoidCr
 from losskit.schema.multilabel import TripleLogitBceLossConfig as TripleLogitBceLossConfig
 from losskit.schema.open_set import EntropicOpenSetLossConfig as EntropicOpenSetLossConfig
 from losskit.schema.open_set import ObjectosphereLossConfig as ObjectosphereLossConfig
+from losskit.schema.ordinal import CornLossConfig as CornLossConfig
+from losskit.schema.poly import PolyLossConfig as PolyLossConfig
 from losskit.schema.regression import HuberLossConfig as HuberLossConfig
 from losskit.schema.regression import MeanAbsoluteErrorLossConfig as MeanAbsoluteErrorLossConfig
 from losskit.schema.regression import MeanAbsolutePercentageErrorLossConfig as MeanAbsolutePercentageErrorLossConfig
@@ -60,4 +64,11 @@ from losskit.schema.regression import (
 )
 from losskit.schema.regression import SmoothL1LossConfig as SmoothL1LossConfig
 from losskit.schema.segmentation import DiceLossConfig as DiceLossConfig
+from losskit.schema.sequence import CaptionCrossEntropyLossConfig as CaptionCrossEntropyLossConfig
+from losskit.schema.sequence import NextTokenSoftmaxCrossEntropyLossConfig as NextTokenSoftmaxCrossEntropyLossConfig
+from losskit.schema.sequence import SequenceSoftmaxCrossEntropyLossConfig as SequenceSoftmaxCrossEntropyLossConfig
+from losskit.schema.soft_labels import LabelSmoothingCrossEntropyLossConfig as LabelSmoothingCrossEntropyLossConfig
+from losskit.schema.soft_labels import SoftLabelCrossEntropyLossConfig as SoftLabelCrossEntropyLossConfig
+from losskit.schema.sparse import Entmax15LossConfig as Entmax15LossConfig
+from losskit.schema.sparse import SparsemaxLossConfig as SparsemaxLossConfig
 from losskit.schema.tempered import TemperedSoftmaxCrossEntropyLossConfig as TemperedSoftmaxCrossEntropyLossConfig
