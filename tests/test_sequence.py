@@ -167,7 +167,12 @@ NAMES = ["sequence_softmax_cross_entropy", "next_token_softmax_cross_entropy", "
         ((2, 5), torch.zeros(2).long(), ValueError, r"\(2, 5\) and targets \(2,\) .*must be \(batch, steps, classes\)"),
         ((2, 3, 5), torch.zeros(2, 3, 5), ValueError, r"class ids \(batch, steps\)"),
         ((2, 3, 5), torch.zeros(2, 3), TypeError, r"targets are float32, .*targets.long\(\)"),
-        ((2, 3, 5), torch.full((2, 3), 5), ValueError, "the class id 5, but the logits have 5 classes: 0 to 4"),
+        (
+            (2, 3, 5),
+            torch.full((2, 3), 5),
+            ValueError,
+            r"the class id 5, but the logits \(2, 3, 5\) have 5 classes: 0 to 4",
+        ),
         # An id that another config would ignore is no class.
         ((2, 3, 5), torch.full((2, 3), -1), ValueError, "the class id -1"),
     ],
