@@ -62,8 +62,9 @@ def sequence_softmax_cross_entropy_loss(
 class SequenceSoftmaxCrossEntropyLoss(SoftmaxCrossEntropyLoss):
     r"""Cross-entropy of each step of a sequence, without its padding; the usual first choice for sequences and text.
 
-    It is `softmax_cross_entropy`, with all its settings, over all steps of which the class is not `ignore_index`, that
-    is Ludwig's padding, 2. With `unique`, each class counts once per sequence, at its first step.
+    With $p_t = \mathrm{softmax}(z_t)$ and the class $y_t$ of step $t$: $L_t = -\log p_{t, y_t}$, with all settings of
+    `softmax_cross_entropy`, over all steps of which the class is not `ignore_index`, that is Ludwig's padding, 2. With
+    `unique`, each class counts once per sequence, at its first step.
 
     Shapes: logits `(batch, steps, classes)`; targets `(batch, steps)` ids; a scalar, or `(batch, steps)` unreduced.
     Dtypes: logits any floating-point, computed in float32 at least; ids any integer.
@@ -124,8 +125,9 @@ def next_token_softmax_cross_entropy_loss(
 class NextTokenSoftmaxCrossEntropyLoss(SequenceSoftmaxCrossEntropyLoss):
     r"""Cross-entropy of a language model that predicts, at each step, the token of the next one.
 
-    It is `sequence_softmax_cross_entropy` of the logits of each step and the class of the step after; the last step
-    has none. `shift: false` is for labels that have been moved by one step already.
+    With $p_t = \mathrm{softmax}(z_t)$ and the class $y_t$ of step $t$: $L_t = -\log p_{t, y_{t+1}}$, with all settings
+    of `sequence_softmax_cross_entropy`; the last step has no next one. `shift: false` is for labels that have been
+    moved by one step already.
 
     Shapes: logits `(batch, steps, classes)`; targets `(batch, steps)` ids; a scalar, or `(batch, steps)` unreduced,
     with 0 for the last step. Dtypes: logits any floating-point, computed in float32 at least; ids any integer.
@@ -196,8 +198,9 @@ def caption_cross_entropy_loss(
 class CaptionCrossEntropyLoss(AdditiveLoss):
     r"""Cross-entropy of captions, each as long as its own length says.
 
-    It is `softmax_cross_entropy` over the first `lengths - 1` steps of each caption: the lengths count the start, for
-    which nothing is predicted. Without lengths, all steps count.
+    With $p_t = \mathrm{softmax}(z_t)$ and the class $y_t$ of step $t$: $L_t = -\log p_{t, y_t}$, over the first
+    `lengths - 1` steps of each caption: the lengths count the start, for which nothing is predicted. Without lengths,
+    all steps count.
 
     Shapes: logits `(batch, steps, classes)`; targets `(batch, steps)` ids, and where there is one, the target `lengths`
     `(batch,)`; a scalar, or `(batch, steps)` unreduced.
