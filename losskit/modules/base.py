@@ -105,7 +105,7 @@ class ClassAxisMixin:
         if self.is_for_images and isinstance(logits, Tensor) and logits.ndim < 4:
             raise ValueError(
                 f"{name} {tuple(logits.shape)} of an image have no class axis: (batch, classes, height, width); for a "
-                "single mask per image there are dice and focal"
+                "single mask per image there are bce_with_logits, dice, focal and lovasz_hinge"
             )
 
 

@@ -171,7 +171,7 @@ def bce_kl_combined_loss(
     return reduce(weight_softmax * divergence + cross_entropy, reduction, normalizer=normalizer)
 
 
-@register_loss("bce_kl_combined", [SET], schema=BceKlCombinedLossConfig)
+@register_loss("bce_kl_combined", [SET, CATEGORY_DISTRIBUTION], schema=BceKlCombinedLossConfig)
 class BceKlCombinedLoss(_LossOfScores):
     r"""Asks of each label whether it applies, and also that the softmax share out as the scores of the labels do.
 
@@ -201,7 +201,7 @@ def bce_kl_loss(logits: Tensor, targets: Tensor, *, weight_softmax: float = 1.0)
     return {"kl": weight_softmax * reduce(divergence, "mean"), "bce": reduce(cross_entropy, "mean")}
 
 
-@register_loss("bce_kl", [SET], schema=BceKlLossConfig)
+@register_loss("bce_kl", [SET, CATEGORY_DISTRIBUTION], schema=BceKlLossConfig)
 class BceKlLoss(Loss):
     r"""As bce_kl_combined, but gives both parts, `kl` and `bce`, so that the log shows each; what counts is their sum.
 
