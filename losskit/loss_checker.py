@@ -110,7 +110,8 @@ class LossChecker:
         for key in loss:
             if key not in ("type", "params"):
                 message = f"`{MULTI}` has no setting `{cut(key)}`: it stands for the list of losses in its `params`"
-                self._report("LK201", (*path, key), message, on_key=True)
+                cure = f"give each of the losses its own `{cut(key)}`"
+                self._report("LK201", (*path, key), message, on_key=True, help=cure)
         losses = loss.get("params")
         if not isinstance(losses, list):
             message = f"`params` of `{MULTI}` must be a list of losses"
@@ -146,8 +147,11 @@ class LossChecker:
         if entry is None:
             near = self._suggest(kind, context.type)
             suggestion = near[0] if near else None
-            message = f"no loss named {show(kind)}"
-            self._report("LK103", where, message, suggestion=suggestion, help=self.names_help(context))
+            message, help = f"no loss named {show(kind)}", self.names_help(context)
+            if kind == MULTI:
+                message, suggestion = f"`{MULTI}` is no loss, but a list of losses that stands in its `params`", None
+                help = f"write {{type: {MULTI}, params: [...]}}, or the losses themselves"
+            self._report("LK103", where, message, suggestion=suggestion, help=help)
         return entry
 
     def _flattened(self, loss: dict[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, Path]]:
@@ -164,7 +168,10 @@ class LossChecker:
             if key in values:
                 self._report("LK002", where, f"`{cut(key)}` stands both in `params` and beside it", on_key=True)
             elif key in RESERVED:
-                self._report("LK201", where, f"`{key}` is no setting: put it beside `params`, not into it", on_key=True)
+                cure = "put it beside `params`, not into it"
+                if key == "weight" and isinstance(value, (dict, list)):
+                    cure = "weights of classes are `class_weights`"
+                self._report("LK201", where, f"`{key}` is no setting: {cure}", on_key=True)
             else:
                 values[key], paths[key] = value, where
         return values, paths
@@ -177,7 +184,8 @@ class LossChecker:
         wrong = set(values.keys() - properties.keys())
         for key in values:
             if key in wrong:
-                near = nearest(key, properties)
+                # `weight` is no weight of classes.
+                near = [name for name in nearest(key, properties) if not ("class" in key and name == "weight")]
                 help = f"settings of `{entry.name}`: {', '.join(settings)}"
                 message = f"`{entry.name}` has no setting `{cut(key)}`"
                 if key in entry.left_out:
@@ -187,7 +195,10 @@ class LossChecker:
         for error in setting_errors(entry, values):
             wrong.add(error.setting)
             where = (*paths[error.setting], *error.steps)
-            self._report(error.code, where, error.message, suggestion=error.suggestion, help=error.help)
+            help = error.help
+            if error.setting == "weight" and isinstance(values["weight"], (dict, list)):
+                help = "weights of classes are `class_weights`" if "class_weights" in properties else help
+            self._report(error.code, where, error.message, suggestion=error.suggestion, help=help)
         for key, value in values.items():
             self._warn_of_notation(value, paths[key])
         if isinstance(values.get("inputs"), dict):
@@ -196,12 +207,12 @@ class LossChecker:
 
     def _check_roles(self, found: FoundLoss) -> None:
         entry = found.entry
-        known = (*entry.inputs, *entry.optional_inputs)
+        known = (*entry.inputs, *entry.optional_inputs, *entry.targets, *entry.optional_targets)
         for role in found.values["inputs"]:
             if role not in known:
                 near = nearest(role, known)
                 message = f"`{entry.name}` takes no input `{cut(role)}`"
-                help = f"inputs of `{entry.name}`: {', '.join(known)}"
+                help = f"`{entry.name}` takes {', '.join(known)}"
                 suggestion = near[0] if near else None
                 where = (*found.paths["inputs"], role)
                 self._report("LK208", where, message, on_key=True, suggestion=suggestion, help=help)

@@ -165,8 +165,10 @@ class Registry:
         stem = name.lower().removesuffix("loss").rstrip("_- ") or name
         # A class's name, such as BCEWithLogitsLoss, has the letters of the loss's name.
         same = [n for names in (fitting, by_name) for n in names if n.replace("_", "") == stem.replace("_", "")]
+        if same:
+            return same[:1]
         near = (n for word in (stem, name) for names in (fitting, by_name) for n in nearest(word, names))
-        return list(dict.fromkeys([*same, *near]))[:5]
+        return list(dict.fromkeys(near))[:5]
 
     def _all(self) -> dict[str, LossEntry]:
         if self._entries is None:

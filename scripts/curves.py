@@ -43,13 +43,24 @@ _CLASS = "logit of the right class, beside two logits of 0"
 _SWEEPS = {
     constants.NUMBER: Sweep("prediction; the target is 1", -2, 4, _number(1.0)),
     constants.BINARY: Sweep("logit; the label is yes", -6, 6, _number(1.0)),
-    constants.SET: Sweep("logit of a label that applies", -6, 6, lambda x: (x.reshape(1, 1), torch.ones(1, 1))),
     constants.CATEGORY: Sweep(_CLASS, -6, 6, lambda x: (_scores(x), _FIRST)),
+    constants.SET: Sweep(
+        "logit of the one label that applies, beside two of 0",
+        -6,
+        6,
+        lambda x: (_scores(x), torch.tensor([[1.0, 0.0, 0.0]])),
+    ),
     constants.CATEGORY_DISTRIBUTION: Sweep(_CLASS, -6, 6, lambda x: (_scores(x), torch.tensor([[1.0, 0.0, 0.0]]))),
     constants.IMAGE: Sweep(_CLASS, -6, 6, lambda x: (_scores(x)[..., None, None], _FIRST[:, None, None])),
-    constants.SEQUENCE: Sweep(_CLASS, -6, 6, lambda x: (_scores(x)[:, None], _FIRST[:, None])),
+    constants.SEQUENCE: Sweep(
+        _CLASS, -6, 6, lambda x: (_scores(x).unsqueeze(1).expand(1, 2, 3), torch.zeros(1, 2, dtype=torch.long))
+    ),
     constants.ANOMALY: Sweep("squared distance; no anomaly", 0, 4, _number(0.0)),
 }
+
+
+# Where the first logit is not that of the right class.
+_LABELS = {"corn": "logit of the question whether the class is above the lowest; it is not"}
 
 
 def curve(entry: LossEntry) -> str | None:
@@ -63,7 +74,9 @@ def curve(entry: LossEntry) -> str | None:
                 points = _points(entry, feature_type, adapted)
             except (TypeError, ValueError):
                 return None
-            return _svg(entry.name, adapted, *points)
+            if entry.name in _LABELS:
+                adapted = adapted._replace(label=_LABELS[entry.name])
+            return _svg(entry.name, adapted, *points) if max(points[1]) > min(points[1]) else None
     return None
 
 
@@ -115,7 +128,7 @@ def _svg(name: str, sweep: Sweep, places: list[float], values: list[float], grad
         f'<path d="M{LEFT} {TOP}V{TOP + HEIGHT}M{LEFT} {y_of(0)}H{LEFT + WIDTH}" stroke="#808080" fill="none"/>',
     ]
     for number in dict.fromkeys((low, 0.0, high)):
-        parts.append(f'<text x="{LEFT - 6}" y="{y_of(number) + 4}" text-anchor="end">{number:.2g}</text>')
+        parts.append(f'<text x="{LEFT - 6}" y="{y_of(number) + 4}" text-anchor="end">{number:.3g}</text>')
     for number in (sweep.low, (sweep.low + sweep.high) / 2, sweep.high):
         parts.append(f'<text x="{x_of(number)}" y="{TOP + HEIGHT + 18}" text-anchor="middle">{number:.2g}</text>')
     parts.append(f'<text x="{LEFT + WIDTH // 2}" y="{TOP + HEIGHT + 36}" text-anchor="middle">{sweep.label}</text>')

@@ -59,6 +59,8 @@ def _link(entry: LossEntry, bold: bool = False) -> str:
 def _page(entry: LossEntry, schema: Schema, has_picture: bool) -> str:
     text, _, example = (inspect.getdoc(entry.module.load()) or "").partition("\n>>> ")
     first, _, rest = text.strip().partition("\n\n")
+    # A line of a formula that starts with a plus or a minus would become a list.
+    rest = re.sub(r"\$[^$]+\$", lambda formula: formula.group().replace("\n", " "), rest)
     rest = re.sub(r"\s*\b(Shapes|Dtypes|Source): ", r"\n\n**\1:** ", rest).strip()
     lines = [f"# {entry.name}", "", first, ""]
     if has_picture:

@@ -168,7 +168,9 @@ def test_losses_without_a_feature_take_tensors_or_mappings():
 
 def test_images_without_a_class_axis_are_refused():
     criterion = losskit.build({"output_features": [{"name": "m", "type": "image"}]})
-    with pytest.raises(ValueError, match=r"m/softmax_cross_entropy: logits \(4, 8, 8\) of an image .*dice, focal and lovasz_hinge"):
+    with pytest.raises(
+        ValueError, match=r"m/softmax_cross_entropy: logits \(4, 8, 8\) of an image .*dice, focal and lovasz_hinge"
+    ):
         criterion({"m": torch.randn(4, 8, 8)}, {"m": torch.rand(4, 8, 8)})
 
 
@@ -314,3 +316,16 @@ def test_multi_is_a_list_of_losses_with_weights():
     x, y = torch.randn(4), torch.randn(4)
     assert one(x, y) == other(x, y)
     assert list(one(x, y).parts) == ["mean_squared_error", "huber"]
+
+
+def test_targets_may_be_called_otherwise():
+    loss = {"type": "m4c_decoding_bce_with_mask", "inputs": {"mask": "train_loss_mask", "targets": "answers"}}
+    criterion = losskit.build({"output_features": [{"name": "x", "type": "set", "loss": loss}]})
+    logits, answers, mask = torch.randn(4, 3), torch.rand(4, 3), torch.tensor([1.0, 0.0, 1.0, 0.0])
+    total, _ = criterion({"x": logits}, {"x": {"answers": answers, "train_loss_mask": mask}})
+    expected = F.binary_cross_entropy_with_logits(logits[::2], answers[::2], reduction="sum") / 2
+    torch.testing.assert_close(total, expected)
+    with pytest.raises(ValueError, match=r"nothing fills its target 'mask' \(`inputs` says 'train_loss_mask'\)"):
+        criterion({"x": logits}, {"x": {"answers": answers}})
+    (problem,) = losskit.validate({"losses": [{"type": "mse", "inputs": {"mask": "m"}}]})
+    assert problem.help == "`mean_squared_error` takes logits, targets"

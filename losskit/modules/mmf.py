@@ -19,7 +19,7 @@ class SampleList(dict[str, Any]):
         try:
             return self[name]
         except KeyError:
-            raise AttributeError(name) from None
+            raise AttributeError(f"the sample list has no {name!r}, but {', '.join(map(repr, self))}") from None
 
 
 @functools.cache

@@ -106,20 +106,15 @@ def _input(term: Term, key: str, role: str, predictions: Mapping[Any, Any]) -> A
     name = term.renamed.get(role, role)
     if role == EVERYTHING and given is not None:
         return given
-    if isinstance(given, Mapping):
+    if role in term.renamed:
+        found = _look_up(term, name, predictions, LOGITS)
+        if found is not None:
+            return found
+    elif isinstance(given, Mapping):
         if name in given:
             return given[name]
-    elif given is not None and len(term.inputs) == 1 and role not in term.renamed:
+    elif given is not None and len(term.inputs) == 1:
         return given
-    if role in term.renamed:
-        # The feature's own name may have dots too, so every way to cut is tried.
-        parts = name.split(".")
-        for cut in range(1, len(parts)):
-            other, inner = predictions.get(".".join(parts[:cut])), ".".join(parts[cut:])
-            if isinstance(other, Mapping) and inner in other:
-                return other[inner]
-            if isinstance(other, Tensor) and inner == LOGITS:
-                return other
     if given is None and role not in term.renamed:
         raise ValueError(f"{key}: the predictions{_of(term.feature, 'the feature ')} are missing")
     message = f"{key}: nothing fills its input {role!r}"
@@ -132,11 +127,29 @@ def _input(term: Term, key: str, role: str, predictions: Mapping[Any, Any]) -> A
     raise ValueError(message)
 
 
+def _look_up(term: Term, name: str, found_in: Mapping[Any, Any], default_key: str) -> Any:
+    """The key `name` of the feature, or `feature.key` of another, of which a lone tensor is the default key."""
+    own = found_in.get(term.feature)
+    if isinstance(own, Mapping) and name in own:
+        return own[name]
+    # The feature's own name may have dots too, so every way to cut is tried.
+    parts = name.split(".")
+    for cut in range(1, len(parts)):
+        other, inner = found_in.get(".".join(parts[:cut])), ".".join(parts[cut:])
+        if isinstance(other, Mapping) and inner in other:
+            return other[inner]
+        if isinstance(other, Tensor) and inner == default_key:
+            return other
+    return None
+
+
 def _target(term: Term, key: str, name: str, targets: Mapping[Any, Any]) -> Any:
     """What the targets hold for a loss under `name`."""
     given = targets.get(term.feature)
     if name == EVERYTHING:
         return {} if given is None else given
+    if name in term.renamed:
+        return _renamed_target(term, key, name, targets)
     if given is None:
         raise ValueError(f"{key}: the targets{_of(term.feature, 'the feature ')} are missing")
     if isinstance(given, Mapping):
@@ -145,6 +158,16 @@ def _target(term: Term, key: str, name: str, targets: Mapping[Any, Any]) -> Any:
     elif len(term.targets) == 1:
         return given
     raise ValueError(f"{key}: nothing fills its target {name!r}; the targets{_of(term.feature)} are {_contents(given)}")
+
+
+def _renamed_target(term: Term, key: str, name: str, targets: Mapping[Any, Any]) -> Any:
+    """What the targets hold for a role of which `inputs` says where it is."""
+    found = _look_up(term, term.renamed[name], targets, TARGETS)
+    if found is None:
+        given = _contents(targets.get(term.feature))
+        message = f"{key}: nothing fills its target {name!r} (`inputs` says {term.renamed[name]!r})"
+        raise ValueError(f"{message}; the targets{_of(term.feature)} are {given}")
+    return found
 
 
 def _optional(term: Term, key: str, predictions: Mapping[Any, Any], targets: Mapping[Any, Any]) -> dict[str, Any]:
@@ -156,7 +179,9 @@ def _optional(term: Term, key: str, predictions: Mapping[Any, Any], targets: Map
             found[role] = _input(term, key, role, predictions)
     for name in term.optional_targets:
         given = targets.get(term.feature)
-        if isinstance(given, Mapping) and name in given:
+        if name in term.renamed:
+            found[name] = _renamed_target(term, key, name, targets)
+        elif isinstance(given, Mapping) and name in given:
             found[name] = given[name]
         elif isinstance(given, Tensor) and name == TARGETS:
             found[name] = given
@@ -172,8 +197,8 @@ def _called(key: str, loss: nn.Module, inputs: list[Any], optional: dict[str, An
         return loss(*inputs, **optional)
     try:
         return loss(*inputs, **optional)
-    except (TypeError, ValueError, IndexError, RuntimeError) as error:
-        if type(error) not in (TypeError, ValueError, IndexError, RuntimeError):
+    except (AttributeError, TypeError, ValueError, IndexError, RuntimeError) as error:
+        if type(error) not in (AttributeError, TypeError, ValueError, IndexError, RuntimeError):
             raise  # such as running out of memory: what handles it looks at the type
         raise type(error)(f"{key}: {error}") from error
 

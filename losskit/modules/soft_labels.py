@@ -111,7 +111,10 @@ def label_smoothing_cross_entropy_loss(
     checking.check_option("spread", spread, ("others", "uniform"))
     given = read_classes(logits, targets, axis=class_axis, ignore_index=ignore_index)
     if not given.are_ids:
-        raise TypeError("targets are probabilities, but must be class ids; softmax_cross_entropy smooths both")
+        raise TypeError(
+            "targets are probabilities, but must be class ids; for scores of several classes there are "
+            "soft_label_cross_entropy and softmax_cross_entropy"
+        )
     if not label_smoothing:
         return softmax_cross_entropy_loss(
             logits,

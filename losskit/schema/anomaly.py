@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from losskit.diagnostics import WARNING
 from losskit.schema import fields as schema_utils
-from losskit.schema.base import dataclass
+from losskit.schema.base import FeatureContext, Problem, dataclass
 from losskit.schema.reduced import ReducedLossConfig
+
+DEFAULT_STEPS = 5
 
 
 @dataclass
@@ -42,5 +47,11 @@ class DroccLossConfig(ReducedLossConfig):
         examples=[0.3],
     )
     num_perturbation_steps: int = schema_utils.PositiveInteger(
-        default=5, description="How many steps the adversary takes.", examples=[2]
+        default=DEFAULT_STEPS, description="How many steps the adversary takes.", examples=[2]
     )
+
+    def problems(self, feature: FeatureContext) -> Iterator[Problem]:
+        yield from super().problems(feature)
+        if self.perturbation_strength == 0 and self.num_perturbation_steps != DEFAULT_STEPS:
+            message = "has no effect while `perturbation_strength` is 0"
+            yield Problem("num_perturbation_steps", message, "LK303", WARNING)

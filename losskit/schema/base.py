@@ -71,8 +71,8 @@ class BaseLossConfig:
         description="What the loss is called in the results, in place of its type.",
     )
     inputs: dict[str, str] = schema_utils.Roles(
-        description="Which predictions the loss takes: its role, then a key of this feature's predictions, or "
-        "`feature.key` for another feature's."
+        description="Where the loss finds what it takes, if it is called otherwise: its role, then a key of this "
+        "feature's predictions, or targets, or `feature.key` for another feature's."
     )
 
     def __post_init__(self) -> None:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from losskit.diagnostics import WARNING
 from losskit.schema import fields as schema_utils
-from losskit.schema.base import dataclass
+from losskit.schema.base import FeatureContext, Problem, dataclass
 from losskit.schema.reduced import ReducedLossConfig
+
+DEFAULT_TEMPERATURE = 0.07
 
 
 @dataclass
 class NtXentLossConfig(ReducedLossConfig):
     temperature: float = schema_utils.PositiveFloat(
-        default=0.07,
+        default=DEFAULT_TEMPERATURE,
         description="What cosines are divided by: the smaller, the more the most similar samples count.",
         examples=[0.5],
     )
@@ -25,7 +30,7 @@ class NtXentLossConfig(ReducedLossConfig):
 @dataclass
 class ContrastiveLossConfig(ReducedLossConfig):
     temperature: float = schema_utils.PositiveFloat(
-        default=0.07,
+        default=DEFAULT_TEMPERATURE,
         description="What dot products are divided by: the smaller, the more the most similar samples count. A "
         "`temperature` among the predictions, which the model may learn, takes its place.",
         examples=[0.5],
@@ -40,6 +45,11 @@ class ContrastiveLossConfig(ReducedLossConfig):
         description="Whether each second embedding looks for its first one too, as in CLIP, in place of each first for "
         "its second alone, as in InfoNCE.",
     )
+
+    def problems(self, feature: FeatureContext) -> Iterator[Problem]:
+        yield from super().problems(feature)
+        if "temperature" in self.inputs and self.temperature != DEFAULT_TEMPERATURE:
+            yield Problem("temperature", "has no effect beside the `temperature` in `inputs`", "LK303", WARNING)
 
 
 @dataclass

@@ -32,6 +32,10 @@ def describe(schema: Mapping[str, Any]) -> str:
     return words[str(kind)] + (_limits(schema) if kind in ("number", "integer") else "")
 
 
+# Limits of class ids that may be any, which tell a reader nothing.
+_INT32 = (-(2**31), 2**31 - 1)
+
+
 def _limits(schema: Mapping[str, Any]) -> str:
     parts = [
         f"{words} {yaml_text(schema[keyword])}"
@@ -41,7 +45,7 @@ def _limits(schema: Mapping[str, Any]) -> str:
             ("maximum", "at most"),
             ("exclusiveMaximum", "less than"),
         )
-        if keyword in schema
+        if keyword in schema and schema[keyword] not in _INT32
     ]
     return " " + " and ".join(parts) if parts else ""
 

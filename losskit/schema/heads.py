@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -10,6 +11,8 @@ from losskit.schema import fields as schema_utils
 from losskit.schema.base import FeatureContext, Problem, dataclass
 from losskit.schema.noise import ignore_index, label_smoothing
 from losskit.schema.reduced import ReducedLossConfig
+
+_SIZES = "`in_features`, `num_classes` and `cutoffs`"
 
 
 def _in_features() -> Any:
@@ -67,7 +70,7 @@ class LinearCrossEntropyLossConfig(ReducedLossConfig):
         return _with_classes_of(feature, super().settings(feature))
 
     def problems(self, feature: FeatureContext) -> Iterator[Problem]:
-        yield from super().problems(feature)
+        yield from super().problems(dataclasses.replace(feature, num_classes=self.num_classes or feature.num_classes))
         if "weight" not in self.inputs:
             cure = "`in_features` and `num_classes`, or `inputs: {weight: …}` for a head that the model has"
             yield from _size_problems(self, feature, cure)
@@ -114,16 +117,18 @@ class AdaptiveLogSoftmaxLossConfig(ReducedLossConfig):
 
     def problems(self, feature: FeatureContext) -> Iterator[Problem]:
         yield from super().problems(feature)
-        yield from _size_problems(self, feature, "`in_features`, `num_classes` and `cutoffs`")
+        yield from _size_problems(self, feature, _SIZES)
         num_classes = self.num_classes if self.num_classes is not None else feature.num_classes
         if self.cutoffs is None:
-            yield Problem("cutoffs", "is missing: it needs `in_features`, `num_classes` and `cutoffs`")
+            yield Problem("cutoffs", f"is missing: it needs {_SIZES}")
             return
         if any(low >= high for low, high in pairwise(self.cutoffs)):
             yield Problem("cutoffs", "must grow from each value to the next")
+            return
         elif num_classes is not None and self.cutoffs[-1] >= num_classes:
             message = f"ends with {self.cutoffs[-1]}, which leaves none of {num_classes} classes for the last cluster"
             yield Problem("cutoffs", message)
+            return
         last = len(self.cutoffs)
         if self.in_features is not None and self.in_features // self.div_value**last < 1:
             message = (

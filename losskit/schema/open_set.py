@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from losskit.constants import BINARY
+from losskit.diagnostics import WARNING
 from losskit.schema import fields as schema_utils
 from losskit.schema.base import FeatureContext, Problem, dataclass
 from losskit.schema.reduced import ReducedLossConfig
+
+DEFAULT_ZETA = 0.1
 
 
 def _background_class() -> Any:
@@ -45,9 +48,11 @@ class ObjectosphereLossConfig(ReducedLossConfig):
         default=10.0, description="The length that the features of known samples should have at least."
     )
     zeta: float = schema_utils.NonNegativeFloat(
-        default=0.1, description="How strongly the features of unknown samples are drawn to 0.", examples=[1.0]
+        default=DEFAULT_ZETA, description="How strongly the features of unknown samples are drawn to 0.", examples=[1.0]
     )
 
     def problems(self, feature: FeatureContext) -> Iterator[Problem]:
         yield from super().problems(feature)
         yield from _background_problems(self.background_class, feature)
+        if self.background_class is None and self.zeta != DEFAULT_ZETA:
+            yield Problem("zeta", "has no effect without a `background_class`", "LK303", WARNING)

@@ -212,7 +212,7 @@ def _holds(annotation: Any) -> bool:
 
 def _no_default(name: str, annotation: Any) -> str:
     kind = "" if annotation is None else f" of type {getattr(annotation, '__name__', annotation)}"
-    if annotation is not None and _holds(annotation):
+    if annotation is None or _holds(annotation):
         return f"the parameter {name!r}{kind} has no default; give it one, so that the loss builds from its name alone"
     return (
         f"the parameter {name!r}{kind} has no default and YAML cannot hold it; give it a default, "

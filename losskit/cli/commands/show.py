@@ -8,7 +8,7 @@ import shutil
 import textwrap
 
 from losskit.cli import CannotRunError, add_plugin_argument, import_plugins, warn_of_plugins
-from losskit.constants import RESERVED
+from losskit.constants import MULTI, RESERVED
 from losskit.registry import LossEntry, UnknownLossError, registry
 from losskit.schema.describe import describe, yaml_text
 
@@ -28,6 +28,8 @@ def run(options: argparse.Namespace) -> int:
     try:
         entry = registry.get(options.loss)
     except UnknownLossError as error:
+        if options.loss == MULTI:
+            raise CannotRunError(f"{MULTI} is no loss, but a list of losses that stands in its `params`") from error
         warn_of_plugins()
         raise CannotRunError(str(error)) from error
     print({"text": _text, "json": _json, "yaml": _yaml}[options.format](entry, options.loss))
