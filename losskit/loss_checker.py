@@ -195,10 +195,10 @@ class LossChecker:
         for error in setting_errors(entry, values):
             wrong.add(error.setting)
             where = (*paths[error.setting], *error.steps)
-            help = error.help
+            cure = error.help
             if error.setting == "weight" and isinstance(values["weight"], (dict, list)):
-                help = "weights of classes are `class_weights`" if "class_weights" in properties else help
-            self._report(error.code, where, error.message, suggestion=error.suggestion, help=help)
+                cure = "weights of classes are `class_weights`" if "class_weights" in properties else cure
+            self._report(error.code, where, error.message, suggestion=error.suggestion, help=cure)
         for key, value in values.items():
             self._warn_of_notation(value, paths[key])
         if isinstance(values.get("inputs"), dict):

@@ -39,18 +39,16 @@ def _number(target: float) -> Callable[[Tensor], tuple[Tensor, ...]]:
 
 
 _FIRST = torch.zeros(1, dtype=torch.long)
+_ONLY_FIRST = torch.tensor([[1.0, 0.0, 0.0]])
 _CLASS = "logit of the right class, beside two logits of 0"
 _SWEEPS = {
     constants.NUMBER: Sweep("prediction; the target is 1", -2, 4, _number(1.0)),
     constants.BINARY: Sweep("logit; the label is yes", -6, 6, _number(1.0)),
     constants.CATEGORY: Sweep(_CLASS, -6, 6, lambda x: (_scores(x), _FIRST)),
     constants.SET: Sweep(
-        "logit of the one label that applies, beside two of 0",
-        -6,
-        6,
-        lambda x: (_scores(x), torch.tensor([[1.0, 0.0, 0.0]])),
+        "logit of the one label that applies, beside two of 0", -6, 6, lambda x: (_scores(x), _ONLY_FIRST)
     ),
-    constants.CATEGORY_DISTRIBUTION: Sweep(_CLASS, -6, 6, lambda x: (_scores(x), torch.tensor([[1.0, 0.0, 0.0]]))),
+    constants.CATEGORY_DISTRIBUTION: Sweep(_CLASS, -6, 6, lambda x: (_scores(x), _ONLY_FIRST)),
     constants.IMAGE: Sweep(_CLASS, -6, 6, lambda x: (_scores(x)[..., None, None], _FIRST[:, None, None])),
     constants.SEQUENCE: Sweep(
         _CLASS, -6, 6, lambda x: (_scores(x).unsqueeze(1).expand(1, 2, 3), torch.zeros(1, 2, dtype=torch.long))
