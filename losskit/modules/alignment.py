@@ -131,8 +131,8 @@ class CtcLoss(AdditiveLoss):
             normalizer=normalizer,
         )
 
-    def count(self, *targets: Tensor) -> Tensor:
-        """The number of samples."""
+    def count(self, *targets: Tensor, target_lengths: Tensor | None = None) -> Tensor:
+        """The number of samples, whatever their lengths."""
         return torch.full((), len(targets[0]), device=targets[0].device)
 
     @staticmethod

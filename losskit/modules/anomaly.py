@@ -213,11 +213,11 @@ def _squared_distances(scores: Tensor) -> Tensor:
 
 def _quantile(values: Tensor, q: float) -> Tensor:
     """`torch.quantile`, which refuses more than 16 million values."""
-    # Without len() and int(), which would compile for a single size of batch.
-    place = q * (values.shape[0] - 1)
-    low, high = math.floor(place), math.ceil(place)
+    # As tensors, for a compiled or exported program would hold for a single size of batch.
+    place = q * torch.full((1,), values.shape[0] - 1, dtype=torch.float64, device=values.device)
     ordered = values.sort().values
-    return ordered[low] + (place - low) * (ordered[high] - ordered[low])
+    low, high = ordered.gather(0, place.floor().long()), ordered.gather(0, place.ceil().long())
+    return (low + place.frac().to(values.dtype) * (high - low)).squeeze(0)
 
 
 def _moved_inwards(scores: Tensor, length: float) -> Tensor:

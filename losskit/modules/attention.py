@@ -8,6 +8,7 @@ from torch import Tensor
 from losskit.constants import ATTENTIONS, VECTOR
 from losskit.modules.base import AdditiveLoss
 from losskit.modules.binary import cross_entropy_of_probabilities, read_probabilities
+from losskit.modules.reduction import WITH_BATCHMEAN
 from losskit.registry import register_loss
 from losskit.schema.attention import AttentionSupervisionLossConfig
 
@@ -17,7 +18,7 @@ def attention_supervision_loss(
 ) -> Tensor:
     """See `AttentionSupervisionLoss`."""
     attentions, targets = read_probabilities(attentions, targets, ATTENTIONS)
-    return cross_entropy_of_probabilities(attentions, targets, targets, reduction, normalizer)
+    return cross_entropy_of_probabilities(attentions, targets, targets.detach(), reduction, normalizer)
 
 
 @register_loss("attention_supervision", [VECTOR], schema=AttentionSupervisionLossConfig)
@@ -34,6 +35,8 @@ class AttentionSupervisionLoss(AdditiveLoss):
     >>> AttentionSupervisionLoss()(torch.tensor([[0.5, 0.5]]), torch.tensor([[1.0, 0.0]]))
     tensor(0.6931)
     """
+
+    reductions = WITH_BATCHMEAN
 
     def __init__(self, *, reduction: str = "batchmean") -> None:
         super().__init__(reduction=reduction)

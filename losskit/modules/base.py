@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from losskit.constants import IMAGE, LOGITS, SEQUENCE, SET, TEXT
-from losskit.modules.reduction import check_reduction
+from losskit.modules.reduction import REDUCTIONS, check_reduction
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -26,16 +26,17 @@ class LogitsInputsMixin:
 
 
 class Loss(nn.Module, LogitsInputsMixin):
-    """A loss with a reduction: `mean`, `batchmean`, `sum` or `none`.
+    """A loss with a reduction, one of `reductions`.
 
     A subclass keeps each argument of its constructor in an attribute of the same name.
     """
 
+    reductions: ClassVar[tuple[str, ...]] = REDUCTIONS
     _settings: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, *, reduction: str = "mean") -> None:
         super().__init__()
-        self.reduction = check_reduction(reduction)
+        self.reduction = check_reduction(reduction, self.reductions)
         self._constants: dict[str, Any] = {}
 
     def count(self, *targets: Tensor) -> Tensor:

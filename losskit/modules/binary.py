@@ -14,7 +14,7 @@ from torch import Tensor
 from losskit.constants import BINARY, IMAGE, PROBABILITIES, SET
 from losskit.modules import checking
 from losskit.modules.base import AdditiveLoss, ClassAxisMixin
-from losskit.modules.reduction import reduce, reduced_by_torch
+from losskit.modules.reduction import WITH_BATCHMEAN, reduce, reduced_by_torch
 from losskit.modules.shapes import alike, along, class_constant, floating, require_alike
 from losskit.registry import register_loss
 from losskit.schema.binary import (
@@ -222,6 +222,7 @@ class BceWithLogitsLoss(AdditiveLoss, LabelAxisMixin):
     tensor(1.4100)
     """
 
+    reductions = WITH_BATCHMEAN
     pos_weight: float | Tensor | None
     class_weights: Tensor | None
 
@@ -278,6 +279,7 @@ class BceLoss(AdditiveLoss, LabelAxisMixin):
     tensor(1.4979)
     """
 
+    reductions = WITH_BATCHMEAN
     class_weights: Tensor | None
 
     def __init__(self, *, class_weights: Sequence[float] | None = None, reduction: str = "mean") -> None:

@@ -205,6 +205,9 @@ def costs_of_distributions(
             rows, found = label_distributions.shape[0], given.logits.shape[given.axis]
             raise ValueError(f"class_similarities has {rows} rows, but the logits have {found} classes")
         labels = label_distributions.to(log_probabilities.dtype)[labels].movedim(-1, given.axis)
+        # Classes that cannot be get no share of the label.
+        labels = labels.masked_fill(log_probabilities == -math.inf, 0)
+        labels = labels / labels.sum(given.axis, keepdim=True)
     if label_smoothing:
         possible = (log_probabilities > -math.inf).to(labels.dtype)
         spread = label_smoothing * possible / possible.sum(given.axis, keepdim=True)

@@ -13,7 +13,7 @@ from losskit.constants import CATEGORY_DISTRIBUTION, LOG_PROBABILITIES, SET, VEC
 from losskit.modules import checking
 from losskit.modules.base import AdditiveLoss, ClassAxisMixin, Loss
 from losskit.modules.binary import finite_logits, read_labels
-from losskit.modules.reduction import reduce, reduced_by_torch
+from losskit.modules.reduction import WITH_BATCHMEAN, reduce, reduced_by_torch
 from losskit.modules.shapes import floating, require_alike
 from losskit.registry import register_loss
 from losskit.schema.distribution import (
@@ -69,6 +69,8 @@ class KlDivLoss(AdditiveLoss, ClassAxisMixin):
     tensor(0.6931)
     """
 
+    reductions = WITH_BATCHMEAN
+
     def __init__(self, *, log_target: bool = False, from_logits: bool = False, reduction: str = "batchmean") -> None:
         super().__init__(reduction=reduction)
         self.log_target = log_target
@@ -97,8 +99,6 @@ class _LossOfScores(AdditiveLoss):
 
     def count(self, *targets: Tensor) -> Tensor:
         """The number of samples."""
-        if self.reduction == "batchmean":
-            return super().count(*targets)
         scores = targets[0]
         return torch.full((), scores.numel() // max(scores.shape[-1], 1), device=scores.device)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -54,6 +56,16 @@ def _triplets(anchors: Tensor, positives: Tensor, negatives: Tensor) -> tuple[Te
     return anchors, positives, negatives
 
 
+def _scaled_distance(one: Tensor, other: Tensor, p: float, eps: float) -> Tensor:
+    """torch's pairwise distance, relative to the largest difference: the powers of a high norm would overflow."""
+    differences = one - other + eps
+    if differences.shape[-1] == 0:
+        return differences.sum(-1)
+    largest = differences.detach().abs().amax(-1, keepdim=True).clamp_min(torch.finfo(differences.dtype).tiny)
+    distance: Tensor = torch.linalg.vector_norm(differences / largest, p, dim=-1) * largest.squeeze(-1)
+    return distance
+
+
 def triplet_margin_loss(
     anchors: Tensor,
     positives: Tensor,
@@ -68,9 +80,11 @@ def triplet_margin_loss(
 ) -> Tensor:
     """See `TripletMarginLoss`."""
     anchors, positives, negatives = _triplets(anchors, positives, negatives)
-    values = F.triplet_margin_loss(
-        anchors, positives, negatives, margin=margin, p=p, eps=eps, swap=swap, reduction="none"
-    )
+    torch_loss: Callable[..., Tensor] = functools.partial(F.triplet_margin_loss, p=p, eps=eps)
+    if p > 2:
+        distance = functools.partial(_scaled_distance, p=p, eps=eps)
+        torch_loss = functools.partial(F.triplet_margin_with_distance_loss, distance_function=distance)
+    values = torch_loss(anchors, positives, negatives, margin=margin, swap=swap, reduction="none")
     return reduce(values, reduction, normalizer=normalizer)
 
 
@@ -267,6 +281,4 @@ class CosEmbLoss(AdditiveLoss):
         return cos_emb_loss(predictions, targets, **self.settings(), normalizer=normalizer)
 
     def count(self, *targets: Tensor) -> Tensor:
-        shape = targets[0].shape
-        num_vectors = shape[0] if self.reduction == "batchmean" else math.prod(shape[:-1])
-        return torch.full((), num_vectors, device=targets[0].device)
+        return torch.full((), math.prod(targets[0].shape[:-1]), device=targets[0].device)

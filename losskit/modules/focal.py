@@ -13,6 +13,7 @@ from torch import Tensor
 from losskit.constants import BINARY, CATEGORY, IMAGE, SEQUENCE, SET, TEXT
 from losskit.modules import checking
 from losskit.modules.base import AdditiveLoss, ClassAxisMixin
+from losskit.modules.binary import finite_logits
 from losskit.modules.classification import count_items
 from losskit.modules.reduction import masked, reduce
 from losskit.modules.shapes import alike, along, class_constant, read_classes, require_alike
@@ -187,6 +188,7 @@ def _one_vs_rest_focal(
 
 
 def _binary_focal(logits: Tensor, targets: Tensor, alpha: float | Tensor | None, gamma: float) -> Tensor:
+    logits = finite_logits(logits)
     # torch's own loses the digits of easy negatives: it subtracts numbers of the logits' size.
     # Unlike softplus, logsigmoid is exact at every size.
     values = -targets * F.logsigmoid(logits) - (1 - targets) * F.logsigmoid(-logits)

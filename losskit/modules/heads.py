@@ -173,7 +173,7 @@ def adaptive_log_softmax_loss(
         tail_weights: for each cluster two layers, `(size, in_features)` and `(classes, size)`.
         head_bias: `(frequent + clusters,)`.
         ignore_index: the id of items that do not count.
-        reduction: `mean`, `batchmean`, `sum` or `none`.
+        reduction: `mean`, `sum` or `none`.
         normalizer: what the mean divides by.
     """
     hidden = floating(hidden, "hidden")

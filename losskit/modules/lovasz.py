@@ -10,7 +10,7 @@ from torch import Tensor
 from losskit.constants import IMAGE
 from losskit.modules import checking
 from losskit.modules.base import Loss
-from losskit.modules.reduction import reduce
+from losskit.modules.reduction import check_reduction, reduce
 from losskit.modules.shapes import floating, read_classes, require_alike
 from losskit.registry import register_loss
 from losskit.schema.lovasz import LovaszHingeLossConfig, LovaszSoftmaxLossConfig
@@ -26,6 +26,7 @@ def lovasz_softmax_loss(
     reduction: str = "mean",
 ) -> Tensor:
     """See `LovaszSoftmaxLoss`."""
+    check_reduction(reduction)
     checking.check_option("classes", classes, ("present", "all"))
     given = read_classes(logits, targets, axis=1, ignore_index=ignore_index)
     if not given.are_ids or given.logits.ndim == 1:
@@ -100,6 +101,7 @@ def lovasz_hinge_loss(
     reduction: str = "mean",
 ) -> Tensor:
     """See `LovaszHingeLoss`."""
+    check_reduction(reduction)
     scores = floating(logits, "logits")
     require_alike(scores, targets, ("logits", "targets"))
     if scores.ndim < 2 or (scores.ndim > 3 and scores.shape[1] != 1):

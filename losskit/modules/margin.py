@@ -221,8 +221,7 @@ class _PerSetLoss(AdditiveLoss):
 
     def count(self, *targets: Tensor) -> Tensor:
         """How many sets of labels the mean divides by."""
-        num_sets = len(targets[0]) if self.reduction == "batchmean" else targets[0].shape[:-1].numel()
-        return torch.full((), num_sets, device=targets[0].device)
+        return torch.full((), targets[0].shape[:-1].numel(), device=targets[0].device)
 
 
 def multi_label_margin_loss(
@@ -346,7 +345,7 @@ def _label_counts(targets: Tensor, target_form: str) -> Tensor:
     if target_form == "auto":
         wrong = wrong & outside.any()
     message = f"targets hold an id other than -1 and the {num_classes} classes of the logits, 0 to {num_classes - 1}"
-    checking.require(~wrong.any(), lambda: message, message)
+    checking.require(~wrong.any(), lambda: message, "targets hold a class id that is out of range")
     # In a compiled program an id out of range would end the process before the assertion can speak.
     ids = torch.where(are_labels, given, torch.zeros_like(given)).clamp(0, max(num_classes - 1, 0))
     counts = torch.zeros_like(given).scatter_add(-1, ids, are_labels.long())

@@ -14,7 +14,7 @@ from losskit.constants import SEQUENCE, SET
 from losskit.modules import checking
 from losskit.modules.base import AdditiveLoss
 from losskit.modules.binary import BceWithLogitsLoss, bce_with_logits_loss, finite_logits, read_labels
-from losskit.modules.reduction import masked, reduce, reduced_by_torch
+from losskit.modules.reduction import WITH_BATCHMEAN, masked, reduce, reduced_by_torch
 from losskit.modules.shapes import class_constant, require_alike
 from losskit.registry import register_loss
 from losskit.schema.multilabel import (
@@ -133,6 +133,8 @@ class TripleLogitBceLoss(AdditiveLoss):
     tensor(8.4602)
     """
 
+    reductions = WITH_BATCHMEAN
+
     def __init__(self, *, reduction: str = "batchmean") -> None:
         super().__init__(reduction=reduction)
 
@@ -209,8 +211,6 @@ class M4cDecodingBceWithMaskLoss(AdditiveLoss):
 
     def count(self, *targets: Tensor, mask: Tensor | None = None) -> Tensor:
         """The sum of the mask, or the number of steps, but 1 at least."""
-        if self.reduction == "batchmean":
-            return super().count(*targets)
         return _num_steps(targets[0], mask)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from losskit.constants import BINARY, CATEGORY
 from losskit.modules import checking
 from losskit.modules.base import AdditiveLoss
+from losskit.modules.binary import finite_logits
 from losskit.modules.reduction import reduce
 from losskit.modules.shapes import alike, floating, read_classes, require_alike
 from losskit.registry import register_loss
@@ -83,7 +84,8 @@ def objectosphere_loss(
     """See `ObjectosphereLoss`; `is_binary` says whether labels are yes or no, where the shapes leave it open."""
     values, known = _entropic(logits, targets, background_class, is_binary)
     if features is None:
-        features = floating(logits, "logits")
+        features = floating(logits, "logits", may_mask=True)
+        features = features.masked_fill(features == -math.inf, 0)  # classes that cannot be have no length
         features = features.unsqueeze(1) if features.ndim == 1 else features
     else:
         features = floating(features, "features").to(values.dtype)
@@ -177,4 +179,4 @@ def _entropic_of_one_logit(logits: Tensor, targets: Tensor, background_class: in
     message = "targets hold a value that is neither between 0 and 1 nor the background class"
     checking.require((((labels >= 0) & (labels <= 1)) | ~known).all(), lambda: message, message)
     labels = torch.where(known, labels, torch.full_like(labels, 0.5))
-    return F.binary_cross_entropy_with_logits(logits, labels, reduction="none"), known
+    return F.binary_cross_entropy_with_logits(finite_logits(logits), labels, reduction="none"), known

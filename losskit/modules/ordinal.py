@@ -90,5 +90,7 @@ def _thresholds(logits: Tensor, targets: Tensor, num_classes: int | None) -> tup
     ids = targets.long()
     if ids.numel():
         message = f"targets hold a class id outside 0 to {num_classes - 1}: {shapes} have {num_classes} classes"
-        checking.require(((ids >= 0) & (ids < num_classes)).all(), lambda: message, message)
+        checking.require(
+            ((ids >= 0) & (ids < num_classes)).all(), lambda: message, "targets hold a class id that is out of range"
+        )
     return logits[:, : num_classes - 1], ids

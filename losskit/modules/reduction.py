@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from losskit.modules.checking import check_option
 
-REDUCTIONS = ("mean", "batchmean", "sum", "none")
+REDUCTIONS = ("mean", "sum", "none")
+# Of losses with several values per sample, for which a peer divides by the number of samples.
+WITH_BATCHMEAN = ("mean", "batchmean", "sum", "none")
 
 
-def check_reduction(reduction: str) -> str:
+def check_reduction(reduction: str, options: Sequence[str] = REDUCTIONS) -> str:
     """`reduction` itself.
 
     Raises:
-        ValueError: it is none of `mean`, `batchmean`, `sum` and `none`.
+        ValueError: it is none of the options.
     """
-    check_option("reduction", reduction, REDUCTIONS)
+    check_option("reduction", reduction, options)
     return reduction
 
 
@@ -42,7 +44,7 @@ def reduce(
         _refuse(normalizer, reduction)
         return values
     if reduction == "batchmean":
-        count = len(values)
+        count = _num_samples(values)
     return reduce_sum(values.sum(), reduction, values.numel() if count is None else count, normalizer)
 
 
@@ -51,16 +53,30 @@ def reduce_sum(total: Tensor, reduction: str, count: Tensor | int, normalizer: T
     if reduction == "sum":
         _refuse(normalizer, reduction)
         return total
-    check_option("reduction", reduction, REDUCTIONS)
+    check_option("reduction", reduction, WITH_BATCHMEAN)
     return divide(total, count if normalizer is None else normalizer)
 
 
 def divide(total: Tensor, count: Tensor | float) -> Tensor:
-    """`total / count`, and 0 with a gradient of 0 where there is nothing to count."""
+    """`total / count`, and 0 with a gradient of 0 where there is nothing to count.
+
+    Raises:
+        ValueError: the count is negative, or no single number.
+    """
     if isinstance(count, Tensor):
+        if count.numel() != 1:
+            raise ValueError(f"normalizer= must be a single number, got a tensor of shape {tuple(count.shape)}")
         count = count.reshape(()).to(total.dtype)
-        return total / torch.where(count > 0, count, math.inf)
-    return total / count if count > 0 else total * 0
+        return total / torch.where(count == 0, math.inf, count)
+    if count < 0:
+        raise ValueError(f"normalizer= must be 0 or more, got {count}")
+    return total * 0 if count == 0 else total / count
+
+
+def _num_samples(values: Tensor) -> int:
+    if values.ndim == 0:
+        raise ValueError("the reduction is 'batchmean', but there is a single value without a batch")
+    return len(values)
 
 
 def _refuse(normalizer: Tensor | float | None, reduction: str) -> None:
@@ -79,5 +95,5 @@ def reduced_by_torch(
     """
     if reduction == "none":
         return reduce(torch_loss("none"), reduction, normalizer=normalizer)
-    count = len(items) if reduction == "batchmean" else items.numel()
+    count = _num_samples(items) if reduction == "batchmean" else items.numel()
     return reduce_sum(torch_loss("sum"), reduction, count, normalizer)

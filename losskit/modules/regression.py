@@ -11,7 +11,7 @@ from torch import Tensor
 
 from losskit.constants import AUDIO, IMAGE, NUMBER, TIMESERIES, VECTOR
 from losskit.modules.base import AdditiveLoss, Loss
-from losskit.modules.reduction import divide, reduce, reduce_sum
+from losskit.modules.reduction import divide, reduce, reduced_by_torch
 from losskit.modules.shapes import alike
 from losskit.registry import register_loss
 from losskit.schema.regression import (
@@ -34,10 +34,9 @@ def _reduced(
 ) -> Tensor:
     """One of torch's elementwise losses between tensors that are alike, with our reduction."""
     predictions, targets = alike(predictions, targets)
-    if reduction == "none":
-        return reduce(torch_loss(predictions, targets, reduction="none"), reduction, normalizer=normalizer)
-    total = torch_loss(predictions, targets, reduction="sum")
-    return reduce_sum(total, reduction, predictions.numel(), normalizer)
+    return reduced_by_torch(
+        lambda how: torch_loss(predictions, targets, reduction=how), predictions, reduction, normalizer
+    )
 
 
 def mean_squared_error_loss(

@@ -10,13 +10,17 @@ from torch import Tensor
 from losskit.constants import IMAGE
 from losskit.modules import checking
 from losskit.modules.base import Loss
-from losskit.modules.reduction import reduce
+from losskit.modules.reduction import check_reduction, reduce
 from losskit.modules.shapes import alike, class_constant, read_classes
 from losskit.registry import register_loss
 from losskit.schema.segmentation import DiceLossConfig
 
 # Which axes of `(batch, classes, pixels)` one overlap is summed over.
 _AXES = {"sample_class": (2,), "class": (0, 2), "micro": (1, 2), "batch": (0, 1, 2)}
+
+
+# Of which the logarithm is taken where there is none, in every dtype.
+_LEAST_OVERLAP = 1e-7
 
 
 def dice_loss(
@@ -36,6 +40,7 @@ def dice_loss(
     reduction: str = "mean",
 ) -> Tensor:
     """See `DiceLoss`."""
+    check_reduction(reduction)
     checking.check_option("average", average, tuple(_AXES))
     checking.check_option("activation", activation, ("auto", "softmax", "sigmoid", "none"))
     probabilities, masks = _regions(logits, targets, activation, ignore_index)
@@ -53,7 +58,7 @@ def dice_loss(
     empty = sizes + true_sizes == 0
     dice = (2 * overlap + smooth) / torch.where(empty, torch.ones_like(below), below)
     dice = torch.where(empty, torch.ones_like(dice), dice)
-    values = -dice.clamp_min(torch.finfo(dice.dtype).tiny).log() if log else 1 - dice
+    values = -dice.clamp_min(_LEAST_OVERLAP).log() if log else 1 - dice
     counts = torch.ones_like(values)
     if weights is not None and average in ("sample_class", "class"):
         counts = counts * weights

@@ -281,15 +281,18 @@ def _first(ids: Tensor, lengths: Tensor | None) -> Tensor:
     """The ids of the first `lengths - 1` steps."""
     if lengths is None:
         return ids
-    if not isinstance(lengths, Tensor) or lengths.is_floating_point() or lengths.shape != ids.shape[:1]:
+    is_mask = isinstance(lengths, Tensor) and lengths.dtype == torch.bool
+    if not isinstance(lengths, Tensor) or is_mask or lengths.is_floating_point() or lengths.shape != ids.shape[:1]:
         found = f"{tuple(lengths.shape)}" if isinstance(lengths, Tensor) else type(lengths).__name__
-        raise ValueError(f"lengths must be integers, one per row of the targets {tuple(ids.shape)}, got {found}")
+        cure = "; use mask.sum(1) + 1" if is_mask else ""
+        raise ValueError(f"lengths must be integers, one per row of the targets {tuple(ids.shape)}, got {found}{cure}")
     steps = ids.shape[1]
     lengths = lengths.long()
     if lengths.numel():
         message = (
             f"lengths must be from 0 to {steps + 1}, for targets {tuple(ids.shape)} of {steps} steps and the start"
         )
-        checking.require(((lengths >= 0) & (lengths <= steps + 1)).all(), lambda: message, message)
+        in_range = ((lengths >= 0) & (lengths <= steps + 1)).all()
+        checking.require(in_range, lambda: message, "lengths hold a number that is out of range")
     beyond = torch.arange(1, steps + 1, device=ids.device) >= lengths.unsqueeze(1)
     return ids.masked_fill(beyond, NEVER_A_CLASS)

@@ -73,7 +73,8 @@ class TemperedSoftmaxCrossEntropyLoss(AdditiveLoss, ClassAxisMixin):
     With $p$ the softmax of temperature $t_2$, $\log_t$ the logarithm of temperature $t$ and labels $y$: $L = \sum_c
     y_c (\log_{t_1} y_c - \log_{t_1} p_c) - (y_c^{2 - t_1} - p_c^{2 - t_1}) / (2 - t_1)$. With $t_1 = t_2 = 1$ it is
     cross-entropy. `label_smoothing` $\varepsilon$ leaves $1 - \varepsilon$ to the label and $\varepsilon / (C - 1)$
-    to each other class. The softmax is normalised by Newton's method, which converges in 5 steps.
+    to each other class. The softmax is normalised by Newton's method, which converges in 5 steps; after
+    fewer the gradient is still that of the exact normalisation.
 
     Shapes: logits `(batch, classes, ...)`, for sequences and text `(batch, ..., classes)`; targets `(batch, ...)` ids
     or, shaped like the logits, probabilities; a scalar, or `(batch, ...)` unreduced.
