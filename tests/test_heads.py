@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 import losskit
@@ -76,12 +77,12 @@ def test_the_feature_says_how_many_classes_there_are():
     [
         (
             "linear_cross_entropy",
-            {},
-            r"needs `in_features` and `num_classes`, or `inputs: {weight: …}` for a head that",
+            {"num_classes": 3},
+            "needs `in_features` and `num_classes`, or neither for a layer that the model has",
         ),
         ("linear_cross_entropy", {"in_features": 5}, "`num_classes` .* is missing, and the feature does not say it"),
         ("linear_cross_entropy", {"inputs": {"weight": "w"}, "num_classes": 3}, "no effect: `inputs` names a `weight`"),
-        ("linear_cross_entropy", {"inputs": {"weight": "w"}, "bias": True}, "name the model's `bias` there too"),
+        ("linear_cross_entropy", {"inputs": {"weight": "w"}, "bias": True}, "has no effect on the model's own layer"),
         ("linear_cross_entropy", {"in_features": 5, "num_classes": 3, "inputs": {"bias": "b"}}, "but no `weight`"),
         ("adaptive_log_softmax", {"in_features": 5, "num_classes": 3}, "`cutoffs` .* is missing"),
         ("adaptive_log_softmax", {"in_features": 5, "num_classes": 3, "cutoffs": [2, 1]}, "must grow"),
@@ -153,3 +154,14 @@ def test_what_does_not_fit_the_layer_is_refused():
         tied(hidden, ids)
     with pytest.raises(ValueError, match=r"bias \(2,\) and weight \(3, 5\)"):
         tied(hidden, ids, weight=torch.zeros(3, 5), bias=torch.zeros(2))
+
+
+def test_a_head_of_the_model_comes_with_its_predictions():
+    criterion = losskit.build(
+        {"output_features": [{"name": "word", "type": "category", "loss": "linear_cross_entropy"}]}
+    )
+    hidden, weight, ids = torch.randn(4, 5), torch.randn(3, 5), torch.tensor([0, 1, 2, 0])
+    total, _ = criterion({"word": {"hidden": hidden, "weight": weight}}, {"word": ids})
+    torch.testing.assert_close(total, F.cross_entropy(hidden @ weight.T, ids))
+    with pytest.raises(ValueError, match="word/linear_cross_entropy: the loss has no layer of its own: give weight="):
+        criterion({"word": hidden}, {"word": ids})

@@ -214,7 +214,8 @@ def _squared_distances(scores: Tensor) -> Tensor:
 def _quantile(values: Tensor, q: float) -> Tensor:
     """`torch.quantile`, which refuses more than 16 million values."""
     # As tensors, for a compiled or exported program would hold for a single size of batch.
-    place = q * torch.full((1,), values.shape[0] - 1, dtype=torch.float64, device=values.device)
+    dtype = values.dtype if values.device.type == "mps" else torch.float64
+    place = q * torch.full((1,), values.shape[0] - 1, dtype=dtype, device=values.device)
     ordered = values.sort().values
     low, high = ordered.gather(0, place.floor().long()), ordered.gather(0, place.ceil().long())
     return (low + place.frac().to(values.dtype) * (high - low)).squeeze(0)

@@ -65,8 +65,8 @@ class LinearCrossEntropyLoss(AdditiveLoss):
 
     With the hidden state $h$ and the layer's $W$ and $b$: $L = -\log \mathrm{softmax}(W h + b)_y$, with weights and
     smoothing as in `SoftmaxCrossEntropyLoss`. The layer is `linear`, of `in_features` and `num_classes`; its parameters
-    must be given to the optimizer. Without these sizes, the loss takes the model's own layer: in a config `inputs` says
-    where it is, `inputs: {weight: decoder.weight}`, and in Python `weight=` and `bias=` of the call are the layer.
+    must be given to the optimizer. Without these sizes, the loss takes the model's own layer: the predictions hold its
+    `weight` and `bias`, perhaps under other names, `inputs: {weight: decoder.weight}`; in Python these are keywords.
 
     Shapes: hidden `(batch, ..., in_features)`; targets `(batch, ...)` ids, or `(batch, ..., classes)` probabilities.
     Optional: `weight` `(classes, in_features)` and `bias` `(classes,)`. A scalar, or `(batch, ...)` unreduced.

@@ -71,19 +71,20 @@ class LinearCrossEntropyLossConfig(ReducedLossConfig):
 
     def problems(self, feature: FeatureContext) -> Iterator[Problem]:
         yield from super().problems(dataclasses.replace(feature, num_classes=self.num_classes or feature.num_classes))
-        if "weight" not in self.inputs:
-            cure = "`in_features` and `num_classes`, or `inputs: {weight: …}` for a head that the model has"
+        sizes = [name for name in ("in_features", "num_classes") if getattr(self, name) is not None]
+        if sizes and "weight" not in self.inputs:
+            cure = "`in_features` and `num_classes`, or neither for a layer that the model has"
             yield from _size_problems(self, feature, cure)
             if "bias" in self.inputs:
-                yield Problem(
-                    "inputs", "has a `bias`, but no `weight`: the bias of the loss's own layer is `bias: true`"
-                )
+                message = "has a `bias`, but no `weight`: the bias of the loss's own layer is `bias: true`"
+                yield Problem("inputs", message)
             return
-        for name in ("in_features", "num_classes"):
-            if getattr(self, name) is not None:
-                yield Problem(name, "has no effect: `inputs` names a `weight`, so the loss makes no layer")
+        for name in sizes:
+            yield Problem(name, "has no effect: `inputs` names a `weight`, so the loss makes no layer")
         if self.bias:
-            yield Problem("bias", "has no effect beside the `weight` in `inputs`; name the model's `bias` there too")
+            cure = "for a layer of its own it needs `in_features` and `num_classes`"
+            message = "has no effect on the model's own layer, of which the predictions hold the `bias`"
+            yield Problem("bias", message, help=cure)
 
 
 @dataclass
