@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from losskit.constants import CATEGORY, CATEGORY_DISTRIBUTION, IMAGE, SEQUENCE, TEXT, VECTOR
-from losskit.modules.base import AdditiveLoss, ClassAxisMixin
+from losskit.modules.class_ids import ClassIdsLoss, count_items
 from losskit.modules.reduction import masked, reduce, reduce_sum
 from losskit.modules.shapes import Classes, along, class_constant, read_classes
 from losskit.registry import register_loss
@@ -69,7 +69,7 @@ def softmax_cross_entropy_loss(
     schema=SoftmaxCrossEntropyLossConfig,
     aliases=["cross_entropy"],
 )
-class SoftmaxCrossEntropyLoss(AdditiveLoss, ClassAxisMixin):
+class SoftmaxCrossEntropyLoss(ClassIdsLoss):
     r"""The negative logarithm of the probability that the model gives to the right class; the usual first choice.
 
     With $p = \mathrm{softmax}(z)$ and labels $y$: $L = -\sum_c w_c\,y_c \log p_c$, where $y$ is the class of the
@@ -88,6 +88,8 @@ class SoftmaxCrossEntropyLoss(AdditiveLoss, ClassAxisMixin):
     >>> SoftmaxCrossEntropyLoss()(torch.tensor([[2.0, 0.0, 0.0]]), torch.tensor([0]))
     tensor(0.2395)
     """
+
+    function = staticmethod(softmax_cross_entropy_loss)
 
     class_weights: Tensor | None
     class_similarities: Tensor | None
@@ -113,33 +115,9 @@ class SoftmaxCrossEntropyLoss(AdditiveLoss, ClassAxisMixin):
         self.set_constant("class_similarities", class_similarities)
         self.class_similarities_temperature = class_similarities_temperature
 
-    def forward(self, logits: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
-        self.require_class_axis(logits)
-        return softmax_cross_entropy_loss(
-            logits,
-            targets,
-            **self.settings(),
-            class_axis=self.class_axis,
-            normalizer=normalizer,
-        )
-
     def count(self, *targets: Tensor) -> Tensor:
         """The number of items that are not ignored; with class weights, the sum of those of their labels."""
         return count_items(targets[0], self.ignore_index, self.class_axis, self.class_weights)
-
-
-def count_items(
-    targets: Tensor, ignore_index: int | None, class_axis: int | None, class_weights: Tensor | None = None
-) -> Tensor:
-    """How many items class ids, or probabilities of classes, speak of; with weights, the sum of those of the ids."""
-    if targets.is_floating_point():
-        num_classes = targets.shape[0 if targets.ndim == 1 else class_axis or 1]
-        return torch.full((), targets.numel() // max(num_classes, 1), device=targets.device)
-    ids = targets.long()  # in uint8, -100 would be 156
-    valid = torch.ones_like(ids, dtype=torch.bool) if ignore_index is None else ids != ignore_index
-    if class_weights is None:
-        return valid.sum()
-    return (class_weights[ids.masked_fill(~valid, 0)] * valid).sum()
 
 
 def weights_of_items(given: Classes, weights: Tensor | None) -> Tensor | None:

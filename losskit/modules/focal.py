@@ -14,7 +14,7 @@ from losskit.constants import BINARY, CATEGORY, IMAGE, SEQUENCE, SET, TEXT
 from losskit.modules import checking
 from losskit.modules.base import AdditiveLoss, ClassAxisMixin
 from losskit.modules.binary import finite_logits
-from losskit.modules.classification import count_items
+from losskit.modules.class_ids import count_items
 from losskit.modules.reduction import masked, reduce
 from losskit.modules.shapes import alike, along, class_constant, read_classes, require_alike
 from losskit.registry import register_loss

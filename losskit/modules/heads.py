@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from losskit.constants import CATEGORY, SEQUENCE, TEXT
 from losskit.modules import checking
 from losskit.modules.base import AdditiveLoss
-from losskit.modules.classification import count_items, softmax_cross_entropy_loss
+from losskit.modules.class_ids import count_items
+from losskit.modules.classification import softmax_cross_entropy_loss
 from losskit.modules.reduction import masked, reduce
 from losskit.modules.shapes import floating
 from losskit.registry import register_loss

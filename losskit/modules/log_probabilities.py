@@ -10,12 +10,12 @@ from torch import Tensor
 
 from losskit.constants import CATEGORY, CATEGORY_DISTRIBUTION, IMAGE, LOG_PROBABILITIES, SEQUENCE, SET, TEXT
 from losskit.modules import checking
-from losskit.modules.base import AdditiveLoss, ClassAxisMixin, ScoresLoss
+from losskit.modules.base import ScoresLoss
+from losskit.modules.class_ids import ClassIdsLoss, count_items
 from losskit.modules.classification import (
     NEVER_A_CLASS,
     costs_of_distributions,
     costs_of_ids,
-    count_items,
     summed_by_torch,
     weights_of_items,
 )
@@ -57,7 +57,7 @@ def nll_loss(
 
 
 @register_loss("nll", [CATEGORY, SEQUENCE, TEXT, IMAGE], schema=NllLossConfig, aliases=["nll_2d", "nll_loss2d"])
-class NllLoss(AdditiveLoss, ClassAxisMixin):
+class NllLoss(ClassIdsLoss):
     r"""Cross-entropy for models that end in a log-softmax: the negative log-probability of the right class.
 
     With log-probabilities $\ell$ and labels $y$: $L = -\sum_c w_c\,y_c\,\ell_c$. The mean divides by the weights of the
@@ -72,6 +72,8 @@ class NllLoss(AdditiveLoss, ClassAxisMixin):
     >>> NllLoss()(torch.tensor([[0.5, 0.25, 0.25]]).log(), torch.tensor([0]))
     tensor(0.6931)
     """
+
+    function = staticmethod(nll_loss)
 
     class_weights: Tensor | None
 
@@ -89,18 +91,6 @@ class NllLoss(AdditiveLoss, ClassAxisMixin):
     @classmethod
     def get_loss_inputs(cls) -> str:
         return LOG_PROBABILITIES
-
-    def forward(
-        self, log_probabilities: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None
-    ) -> Tensor:
-        self.require_class_axis(log_probabilities, "log_probabilities")
-        return nll_loss(
-            log_probabilities,
-            targets,
-            **self.settings(),
-            class_axis=self.class_axis,
-            normalizer=normalizer,
-        )
 
     def count(self, *targets: Tensor) -> Tensor:
         """The number of items that are not ignored; with class weights, the sum of those of their labels."""

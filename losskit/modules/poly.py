@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from losskit.constants import CATEGORY, IMAGE
-from losskit.modules.base import AdditiveLoss, ClassAxisMixin
-from losskit.modules.classification import costs_of_distributions, costs_of_ids, count_items
+from losskit.modules.class_ids import ClassIdsLoss
+from losskit.modules.classification import costs_of_distributions, costs_of_ids
 from losskit.modules.reduction import masked, reduce
 from losskit.modules.shapes import read_classes
 from losskit.registry import register_loss
@@ -48,7 +48,7 @@ def poly_loss(
 
 
 @register_loss("poly", [CATEGORY, IMAGE], schema=PolyLossConfig, aliases=["poly1"])
-class PolyLoss(AdditiveLoss, ClassAxisMixin):
+class PolyLoss(ClassIdsLoss):
     r"""Cross-entropy that pulls harder, or less hard, on examples which the model is nearly sure of already.
 
     With $p = \mathrm{softmax}(z)$ and labels $y$: $L = -\sum_c y_c \log p_c + \epsilon \sum_c y_c (1 - p_c)$, where
@@ -64,6 +64,8 @@ class PolyLoss(AdditiveLoss, ClassAxisMixin):
     tensor(0.4526)
     """
 
+    function = staticmethod(poly_loss)
+
     def __init__(
         self,
         *,
@@ -76,17 +78,3 @@ class PolyLoss(AdditiveLoss, ClassAxisMixin):
         self.epsilon = epsilon
         self.label_smoothing = label_smoothing
         self.ignore_index = ignore_index
-
-    def forward(self, logits: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
-        self.require_class_axis(logits)
-        return poly_loss(
-            logits,
-            targets,
-            **self.settings(),
-            class_axis=self.class_axis,
-            normalizer=normalizer,
-        )
-
-    def count(self, *targets: Tensor) -> Tensor:
-        """The number of items that are not ignored."""
-        return count_items(targets[0], self.ignore_index, self.class_axis)

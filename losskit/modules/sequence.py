@@ -11,10 +11,10 @@ from torch import Tensor
 from losskit.constants import SEQUENCE, TEXT
 from losskit.modules import checking
 from losskit.modules.base import AdditiveLoss
+from losskit.modules.class_ids import count_items
 from losskit.modules.classification import (
     NEVER_A_CLASS,
     SoftmaxCrossEntropyLoss,
-    count_items,
     softmax_cross_entropy_loss,
 )
 from losskit.registry import register_loss

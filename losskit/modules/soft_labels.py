@@ -8,11 +8,11 @@ from torch import Tensor
 
 from losskit.constants import CATEGORY, CATEGORY_DISTRIBUTION, IMAGE, SEQUENCE, SET, TEXT
 from losskit.modules import checking
-from losskit.modules.base import AdditiveLoss, ClassAxisMixin, ScoresLoss
+from losskit.modules.base import ScoresLoss
+from losskit.modules.class_ids import ClassIdsLoss, count_items
 from losskit.modules.classification import (
     costs_of_distributions,
     costs_of_ids,
-    count_items,
     softmax_cross_entropy_loss,
 )
 from losskit.modules.reduction import masked, reduce
@@ -134,7 +134,7 @@ def label_smoothing_cross_entropy_loss(
     [CATEGORY, SEQUENCE, TEXT, IMAGE],
     schema=LabelSmoothingCrossEntropyLossConfig,
 )
-class LabelSmoothingCrossEntropyLoss(AdditiveLoss, ClassAxisMixin):
+class LabelSmoothingCrossEntropyLoss(ClassIdsLoss):
     r"""Cross-entropy where each label gives a share to the other classes, so that certainty stops paying off.
 
     With $p = \mathrm{softmax}(z)$, $C$ classes and `label_smoothing` $\varepsilon$, the label of class $k$ is
@@ -152,6 +152,8 @@ class LabelSmoothingCrossEntropyLoss(AdditiveLoss, ClassAxisMixin):
     tensor(0.4395)
     """
 
+    function = staticmethod(label_smoothing_cross_entropy_loss)
+
     def __init__(
         self,
         *,
@@ -164,17 +166,3 @@ class LabelSmoothingCrossEntropyLoss(AdditiveLoss, ClassAxisMixin):
         self.label_smoothing = label_smoothing
         self.spread = spread
         self.ignore_index = ignore_index
-
-    def forward(self, logits: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
-        self.require_class_axis(logits)
-        return label_smoothing_cross_entropy_loss(
-            logits,
-            targets,
-            **self.settings(),
-            class_axis=self.class_axis,
-            normalizer=normalizer,
-        )
-
-    def count(self, *targets: Tensor) -> Tensor:
-        """The number of items that are not ignored."""
-        return count_items(targets[0], self.ignore_index, self.class_axis)

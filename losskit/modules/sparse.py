@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from losskit.constants import CATEGORY, CATEGORY_DISTRIBUTION, IMAGE, SEQUENCE, TEXT
-from losskit.modules.base import AdditiveLoss, ClassAxisMixin
-from losskit.modules.classification import count_items
+from losskit.modules.class_ids import ClassIdsLoss
 from losskit.modules.reduction import masked, reduce
 from losskit.modules.shapes import Classes, read_classes
 from losskit.registry import register_loss
@@ -42,7 +41,7 @@ def sparsemax_loss(
 
 
 @register_loss("sparsemax", [CATEGORY, CATEGORY_DISTRIBUTION, IMAGE, SEQUENCE, TEXT], schema=SparsemaxLossConfig)
-class SparsemaxLoss(AdditiveLoss, ClassAxisMixin):
+class SparsemaxLoss(ClassIdsLoss):
     r"""Cross-entropy's sparse relative: unlikely classes get probability 0, and a clear margin over them costs nothing.
 
     With $p$ the point nearest to $z$ among all probabilities, and labels $y$: $L = z \cdot (p - y) + \frac12 (\lVert y
@@ -58,23 +57,11 @@ class SparsemaxLoss(AdditiveLoss, ClassAxisMixin):
     tensor(0.0625)
     """
 
+    function = staticmethod(sparsemax_loss)
+
     def __init__(self, *, ignore_index: int | None = -100, reduction: str = "mean") -> None:
         super().__init__(reduction=reduction)
         self.ignore_index = ignore_index
-
-    def forward(self, logits: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
-        self.require_class_axis(logits)
-        return sparsemax_loss(
-            logits,
-            targets,
-            **self.settings(),
-            class_axis=self.class_axis,
-            normalizer=normalizer,
-        )
-
-    def count(self, *targets: Tensor) -> Tensor:
-        """The number of items that are not ignored."""
-        return count_items(targets[0], self.ignore_index, self.class_axis)
 
 
 def entmax15_loss(
@@ -108,7 +95,7 @@ def entmax15_loss(
 
 
 @register_loss("entmax15", [CATEGORY, CATEGORY_DISTRIBUTION, IMAGE, SEQUENCE, TEXT], schema=Entmax15LossConfig)
-class Entmax15Loss(AdditiveLoss, ClassAxisMixin):
+class Entmax15Loss(ClassIdsLoss):
     r"""Between cross-entropy and sparsemax: unlikely classes get probability 0, and probabilities change smoothly.
 
     With $p_c = [z_c / 2 - \tau]_+^2$, where $\tau$ makes it sum to 1, and labels $y$: $L = z \cdot (p - y) + \frac43
@@ -123,23 +110,11 @@ class Entmax15Loss(AdditiveLoss, ClassAxisMixin):
     tensor(0.3905)
     """
 
+    function = staticmethod(entmax15_loss)
+
     def __init__(self, *, ignore_index: int | None = -100, reduction: str = "mean") -> None:
         super().__init__(reduction=reduction)
         self.ignore_index = ignore_index
-
-    def forward(self, logits: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
-        self.require_class_axis(logits)
-        return entmax15_loss(
-            logits,
-            targets,
-            **self.settings(),
-            class_axis=self.class_axis,
-            normalizer=normalizer,
-        )
-
-    def count(self, *targets: Tensor) -> Tensor:
-        """The number of items that are not ignored."""
-        return count_items(targets[0], self.ignore_index, self.class_axis)
 
 
 def _relative(given: Classes) -> Tensor:

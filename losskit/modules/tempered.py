@@ -14,8 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from losskit.constants import CATEGORY, CATEGORY_DISTRIBUTION, IMAGE, SEQUENCE, TEXT
-from losskit.modules.base import AdditiveLoss, ClassAxisMixin
-from losskit.modules.classification import count_items
+from losskit.modules.class_ids import ClassIdsLoss
 from losskit.modules.reduction import masked, reduce
 from losskit.modules.shapes import read_classes
 from losskit.registry import register_loss
@@ -67,7 +66,7 @@ def tempered_softmax_cross_entropy_loss(
     schema=TemperedSoftmaxCrossEntropyLossConfig,
     aliases=["bi_tempered_logistic"],
 )
-class TemperedSoftmaxCrossEntropyLoss(AdditiveLoss, ClassAxisMixin):
+class TemperedSoftmaxCrossEntropyLoss(ClassIdsLoss):
     r"""Cross-entropy for noisy labels: bounded, so that no wrong label dominates, and heavy-tailed at the boundary.
 
     With $p$ the softmax of temperature $t_2$, $\log_t$ the logarithm of temperature $t$ and labels $y$: $L = \sum_c
@@ -85,6 +84,8 @@ class TemperedSoftmaxCrossEntropyLoss(AdditiveLoss, ClassAxisMixin):
     tensor(0.2395)
     """
 
+    function = staticmethod(tempered_softmax_cross_entropy_loss)
+
     def __init__(
         self,
         *,
@@ -101,20 +102,6 @@ class TemperedSoftmaxCrossEntropyLoss(AdditiveLoss, ClassAxisMixin):
         self.label_smoothing = label_smoothing
         self.num_iters = num_iters
         self.ignore_index = ignore_index
-
-    def forward(self, logits: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
-        self.require_class_axis(logits)
-        return tempered_softmax_cross_entropy_loss(
-            logits,
-            targets,
-            **self.settings(),
-            class_axis=self.class_axis,
-            normalizer=normalizer,
-        )
-
-    def count(self, *targets: Tensor) -> Tensor:
-        """The number of items that are not ignored."""
-        return count_items(targets[0], self.ignore_index, self.class_axis)
 
 
 def log_tempered_softmax(logits: Tensor, t: float, num_iters: int = 5) -> Tensor:
