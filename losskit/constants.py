@@ -39,6 +39,17 @@ VARIANCE = "variance"
 # The key of a loss that takes everything there is for its feature, as a mapping.
 EVERYTHING = "*"
 
+# What MMF's models and data sets call what a loss takes, where the losses are a list without a feature.
+MMF_KEYS = {
+    LOGITS: ("scores", "fused_embedding"),
+    LOG_PROBABILITIES: ("scores",),
+    PROBABILITIES: ("scores",),
+    "embedding_1": ("scores",),
+    "embedding_2": (TARGETS,),
+    "lengths": ("caption_len",),
+    "mask": ("train_loss_mask",),
+}
+
 # A loss of this type is a list of losses that stands in its `params`, as in MMF.
 MULTI = "multi"
 

@@ -80,3 +80,54 @@ def test_adapted_losses_can_be_copied_and_saved():
         assert other(torch.ones(1), torch.ones(1)) == 2
         assert type(other) is type(loss)
     assert from_mmf(AnswerGap) is from_mmf(AnswerGap)
+
+
+MODEL_OUTPUT = {
+    "scores": torch.rand(4, 5, 3),
+    "fused_embedding": torch.randn(4, 6),
+    "embedding_1": torch.randn(4, 6),
+    "embedding_2": torch.randn(4, 6),
+    "temperature": torch.tensor(0.5),
+}
+SAMPLE_LIST = {
+    "targets": torch.randint(3, (4, 5)),
+    "train_loss_mask": torch.eye(4, 5),
+    "caption_len": torch.full((4,), 3),
+}
+
+
+@pytest.mark.parametrize(
+    ("loss", "model_output", "sample_list", "expected"),
+    [
+        ("caption_cross_entropy", {}, {}, lambda f, o, s: f(o["scores"], s["targets"], lengths=s["caption_len"])),
+        (
+            "m4c_decoding_bce_with_mask",
+            {},
+            {"targets": torch.rand(4, 5, 3)},
+            lambda f, o, s: f(o["scores"], s["targets"], mask=s["train_loss_mask"]),
+        ),
+        (
+            "contrastive_loss",
+            {},
+            {},
+            lambda f, o, s: f(o["embedding_1"], o["embedding_2"], temperature=o["temperature"]),
+        ),
+        ("bce", {}, {"targets": torch.rand(4, 5, 3)}, lambda f, o, s: f(o["scores"], s["targets"])),
+        ("ms_loss", {"scores": None}, {"targets": torch.tensor([0, 0, 1, 1])}, None),
+    ],
+)
+def test_a_list_of_losses_knows_the_keys_of_mmf(loss, model_output, sample_list, expected):
+    output = {key: value for key, value in {**MODEL_OUTPUT, **model_output}.items() if value is not None}
+    samples = {**SAMPLE_LIST, **sample_list}
+    criterion = losskit.build({"losses": [loss]})
+    total = criterion(output, samples).total
+    if expected is None:
+        assert total == losskit.create_loss(loss)(output["fused_embedding"], samples["targets"])
+    else:
+        assert total == expected(losskit.create_loss(loss), output, samples)
+
+
+def test_features_with_a_name_keep_their_keys_apart():
+    criterion = losskit.build({"output_features": [{"name": "x", "type": "set", "loss": "logit_bce"}]})
+    with pytest.raises(ValueError, match="nothing fills its input 'logits'"):
+        criterion({"x": {"scores": torch.randn(2, 3)}}, {"x": torch.rand(2, 3)})

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from losskit.constants import EVERYTHING, LOGITS, TARGETS
+from losskit.constants import EVERYTHING, LOGITS, MMF_KEYS, TARGETS
 
 
 class Term(NamedTuple):
@@ -56,7 +56,7 @@ class MultiTaskLoss(nn.Module):
         Args:
             predictions: for each feature a tensor, or a mapping from which the loss takes its inputs (`logits` unless
                 it says otherwise). Where the config is a list of losses without a feature, such a tensor or mapping
-                itself.
+                itself, in which MMF's names, such as `scores`, will do.
             targets: likewise; a feature may be missing whose losses take no targets.
 
         Raises:
@@ -111,8 +111,9 @@ def _input(term: Term, key: str, role: str, predictions: Mapping[Any, Any]) -> A
         if found is not None:
             return found
     elif isinstance(given, Mapping):
-        if name in given:
-            return given[name]
+        found = _own(term, given, role)
+        if found is not None:
+            return found
     elif given is not None and len(term.inputs) == 1:
         return given
     if given is None and role not in term.renamed:
@@ -125,6 +126,15 @@ def _input(term: Term, key: str, role: str, predictions: Mapping[Any, Any]) -> A
     if role in term.renamed and dot:
         message += f", and those of {other!r} are {_contents(predictions.get(other))}"
     raise ValueError(message)
+
+
+def _own(term: Term, given: Any, role: str) -> Any:
+    """What the feature's mapping holds for a role, in a list of losses without a feature also under MMF's name."""
+    if isinstance(given, Mapping):
+        for name in (role, *(MMF_KEYS.get(role, ()) if term.feature is None else ())):
+            if name in given:
+                return given[name]
+    return None
 
 
 def _look_up(term: Term, name: str, found_in: Mapping[Any, Any], default_key: str) -> Any:
@@ -153,8 +163,9 @@ def _target(term: Term, key: str, name: str, targets: Mapping[Any, Any]) -> Any:
     if given is None:
         raise ValueError(f"{key}: the targets{_of(term.feature, 'the feature ')} are missing")
     if isinstance(given, Mapping):
-        if name in given:
-            return given[name]
+        found = _own(term, given, name)
+        if found is not None:
+            return found
     elif len(term.targets) == 1:
         return given
     raise ValueError(f"{key}: nothing fills its target {name!r}; the targets{_of(term.feature)} are {_contents(given)}")
@@ -174,17 +185,15 @@ def _optional(term: Term, key: str, predictions: Mapping[Any, Any], targets: Map
     """What there is of what the loss takes where it is there; what `inputs` names must be there."""
     found = {}
     for role in term.optional_inputs:
-        given = predictions.get(term.feature)
-        if role in term.renamed or (isinstance(given, Mapping) and role in given):
+        if role in term.renamed or _own(term, predictions.get(term.feature), role) is not None:
             found[role] = _input(term, key, role, predictions)
     for name in term.optional_targets:
         given = targets.get(term.feature)
+        value = given if isinstance(given, Tensor) and name == TARGETS else _own(term, given, name)
         if name in term.renamed:
-            found[name] = _renamed_target(term, key, name, targets)
-        elif isinstance(given, Mapping) and name in given:
-            found[name] = given[name]
-        elif isinstance(given, Tensor) and name == TARGETS:
-            found[name] = given
+            value = _renamed_target(term, key, name, targets)
+        if value is not None:
+            found[name] = value
     return found
 
 
