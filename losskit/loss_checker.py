@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from losskit.config import Document, Path, number_notation_warning
-from losskit.constants import MULTI, RESERVED
+from losskit.constants import DEFAULT_LOSSES, MULTI, RESERVED
 from losskit.diagnostics import Diagnostic, cut, listing, nearest, show
 from losskit.registry import LossEntry, Registry
 from losskit.settings import setting_errors
@@ -91,6 +91,8 @@ class LossChecker:
             message = f"a loss must be a name or a mapping with `type`, got {show(loss)}"
             self._report("LK101", path, message, help=self.names_help(context))
             return
+        if "type" not in values and path and path[-1] == "loss":
+            self._take_default(values, paths, path, context)
         if "type" not in values:
             self._report_missing_type(loss, path, values, paths, context)
         entry = self._entry(values, paths, context) if "type" in values else None
@@ -105,6 +107,15 @@ class LossChecker:
         if entry.has_rules and fits:
             self._check_rules(found, context, wrong)
         yield found
+
+    def _take_default(
+        self, values: dict[str, Any], paths: dict[str, Path], path: Path, context: FeatureContext
+    ) -> None:
+        """Settings without a name are those of the feature type's default, as in Ludwig, if it has them all."""
+        default = DEFAULT_LOSSES.get(context.type or "")
+        entry = self.registry.find(default) if default else None
+        if entry is not None and values.keys() <= entry.schema["properties"].keys():
+            values["type"], paths["type"] = entry.name, path
 
     def _check_multi(self, loss: dict[str, Any], path: Path, context: FeatureContext) -> list[FoundLoss]:
         for key in loss:

@@ -327,3 +327,11 @@ def test_targets_may_be_called_otherwise():
         criterion({"x": logits}, {"x": {"answers": answers}})
     (problem,) = losskit.validate({"losses": [{"type": "mse", "inputs": {"mask": "m"}}]})
     assert problem.help == "`mean_squared_error` takes logits, targets"
+
+
+def test_settings_without_a_type_are_those_of_the_default_loss():
+    feature = {"name": "x", "type": "timeseries", "loss": {"weight": 2, "delta": 0.5}}
+    criterion = losskit.build({"output_features": [feature]})
+    total, parts = criterion({"x": torch.tensor([[3.0]])}, {"x": torch.zeros(1, 1)})
+    assert parts == {"x/huber": F.huber_loss(torch.tensor(3.0), torch.tensor(0.0), delta=0.5)}
+    assert total == 2 * parts["x/huber"]

@@ -135,6 +135,12 @@ def _places(feature_type: str, rows: list[LossRow]) -> Schema:
     ]
     multi = {"properties": {"type": {}, "params": ref("list")}, "required": ["params"], "additionalProperties": False}
     branches.append({"if": {"properties": {"type": {"const": MULTI}}, "required": ["type"]}, "then": multi})
+    default = DEFAULT_LOSSES.get(feature_type)
+    single = ref("loss")
+    if any(row.names[0] == default for row in rows):
+        # As in Ludwig, settings without a name are those of the feature type's default.
+        untyped = {"type": "object", "not": {"required": ["type"]}}
+        single = {"if": untyped, "then": {"$ref": f"#/definitions/loss_{default}"}, "else": single}
     a_list = {"type": "array", "minItems": 1, "items": ref("loss")}
     return {
         f"{feature_type}_name": {"title": "loss name", **options},
@@ -158,7 +164,7 @@ def _places(feature_type: str, rows: list[LossRow]) -> Schema:
             "anyOf": [ref("name"), {}],
             "if": {"type": "array"},
             "then": ref("list"),
-            "else": ref("loss"),
+            "else": single,
         },
     }
 

@@ -50,7 +50,6 @@ def loss_schema(config_cls: type[BaseLossConfig], names: list[str], description:
         "description": description,
         "type": "object",
         "properties": properties,
-        "required": ["type"],
         "additionalProperties": False,
     }
 
