@@ -133,8 +133,8 @@ def summed_by_torch(torch_loss: Callable[..., Tensor], given: Classes, weights: 
     logits, ids = given.logits, given.targets
     if given.valid is not None:
         ids = ids.masked_fill(~given.valid, -100)
-    if given.axis == logits.ndim - 1:
-        logits, ids = logits.reshape(-1, logits.shape[-1]), ids.reshape(-1)
+    if logits.ndim > 2 and given.axis == logits.ndim - 1:
+        logits, ids = logits.flatten(0, -2), ids.flatten()
     return torch_loss(logits, ids, weight=weights, reduction="sum")
 
 
