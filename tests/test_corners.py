@@ -31,6 +31,17 @@ def test_a_class_that_cannot_be_costs_nothing(name, settings, targets):
     assert torch.isfinite(gradient).all()
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+def test_a_label_of_no_weight_may_be_impossible(reduction, label_smoothing):
+    settings = {"class_weights": [1.0, 1.0, 0.0], "reduction": reduction, "label_smoothing": label_smoothing}
+    logits = torch.tensor([[0.0, 1.0, -math.inf], [0.0, 0.0, 0.0]], requires_grad=True)
+    value = create_loss("cross_entropy", **settings)(logits, torch.tensor([2, 0]))
+    (gradient,) = torch.autograd.grad(value, logits)
+    assert torch.isfinite(value)
+    assert torch.isfinite(gradient).all()
+
+
 def test_similarities_are_shared_out_among_the_classes_that_can_be():
     settings = {"class_similarities_temperature": 0.5}
     among_two = create_loss("cross_entropy", class_similarities=[row[:2] for row in SIMILARITIES[:2]], **settings)

@@ -133,6 +133,9 @@ def summed_by_torch(torch_loss: Callable[..., Tensor], given: Classes, weights: 
     logits, ids = given.logits, given.targets
     if given.valid is not None:
         ids = ids.masked_fill(~given.valid, -100)
+    if weights is not None:
+        # A label of weight 0 that cannot be, with a logit of -inf, costs nothing, and not 0 * inf.
+        ids = ids.masked_fill(weights[given.targets] == 0, -100)
     if logits.ndim > 2 and given.axis == logits.ndim - 1:
         logits, ids = logits.flatten(0, -2), ids.flatten()
     return torch_loss(logits, ids, weight=weights, reduction="sum")
@@ -150,7 +153,8 @@ def costs_of_ids(
     axis = given.axis
     values = -log_probabilities.gather(axis, given.targets.unsqueeze(axis)).squeeze(axis)
     if weights is not None:
-        values = values * weights[given.targets]
+        own = weights[given.targets]
+        values = torch.where(own == 0, torch.zeros_like(values), values * own)
     if label_smoothing:
         # Logits of -inf mark classes that cannot be: the share that is spread goes to the others.
         possible = log_probabilities > -math.inf
