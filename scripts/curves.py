@@ -58,12 +58,13 @@ _SWEEPS = {
 
 
 # Where the first logit is not that of the right class.
-_LABELS = {"corn": "logit of the question whether the class is above the lowest; it is not"}
+_LABELS = {"corn": "logit of the first question, is it above class 0; it is not"}
 
 
 def curve(entry: LossEntry) -> str | None:
     """The picture, or None where no single number moves the loss."""
-    if len(entry.inputs) != 1 or len(entry.targets) > 1 or hasattr(entry.module.load(), "example_batch"):
+    compares_samples = not entry.targets and hasattr(entry.module.load(), "example_batch")
+    if len(entry.inputs) != 1 or len(entry.targets) > 1 or compares_samples:
         return None
     for feature_type, sweep in _SWEEPS.items():
         if feature_type in entry.feature_types:
@@ -81,7 +82,7 @@ def curve(entry: LossEntry) -> str | None:
 def _adapted(sweep: Sweep, role: str) -> Sweep:
     """The sweep for what the loss takes in place of logits."""
     if role == constants.PROBABILITIES:
-        return sweep._replace(label=sweep.label.replace("logit", "probability"), low=0.01, high=1)
+        return sweep._replace(label=sweep.label.replace("logit", "probability"), low=0.05, high=1)
     if role == constants.LOG_PROBABILITIES:
         label = sweep.label.replace("logit", "logit before the softmax", 1)
 
@@ -125,7 +126,8 @@ def _svg(name: str, sweep: Sweep, places: list[float], values: list[float], grad
         f"<title>{name}: value and gradient</title>",
         f'<path d="M{LEFT} {TOP}V{TOP + HEIGHT}M{LEFT} {y_of(0)}H{LEFT + WIDTH}" stroke="#808080" fill="none"/>',
     ]
-    for number in dict.fromkeys((low, 0.0, high)):
+    ticks = [number for number in (low, high) if abs(y_of(number) - y_of(0)) > 12]  # as high as a digit
+    for number in [*ticks, 0.0]:
         parts.append(f'<text x="{LEFT - 6}" y="{y_of(number) + 4}" text-anchor="end">{number:.3g}</text>')
     for number in (sweep.low, (sweep.low + sweep.high) / 2, sweep.high):
         parts.append(f'<text x="{x_of(number)}" y="{TOP + HEIGHT + 18}" text-anchor="middle">{number:.2g}</text>')
