@@ -212,7 +212,13 @@ def _checked_labels(labels: Tensor, lengths: Tensor, num_classes: int, blank: in
 
 # The shape of what torch's operator saves for its gradient depends on the lengths, which a compiler cannot know. This
 # one computes the gradient at once, of the shape of its input.
-@torch.library.custom_op("losskit::ctc", mutates_args=())
+@torch.library.custom_op(
+    "losskit::ctc",
+    mutates_args=(),
+    # Written out, since older versions of torch cannot read it from annotations that are strings.
+    schema="(Tensor scores, Tensor labels, Tensor step_lengths, Tensor label_lengths, int blank, bool zero_infinity) "
+    "-> (Tensor, Tensor)",
+)
 def _ctc(
     scores: Tensor, labels: Tensor, step_lengths: Tensor, label_lengths: Tensor, blank: int, zero_infinity: bool
 ) -> tuple[Tensor, Tensor]:
