@@ -80,6 +80,8 @@ def _innermost(error: Any) -> Iterator[tuple[Any, tuple[str | int, ...]]]:
 
 def _explained(entry: LossEntry, setting: str, steps: tuple[str | int, ...], error: Any) -> SettingError:
     code, what, suggestion, help = _objection(error.validator, error.validator_value, error.instance, error.schema)
+    if setting == "reduction" and error.instance == "none":
+        help = "`none` is for Python only: a config asks for one number to minimise"
     if code in ("LK202", "LK203") and help is None:
         allowed = describe(entry.schema["properties"][setting])
         help = None if allowed in what else f"`{setting}` is {allowed}"

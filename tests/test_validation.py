@@ -232,3 +232,9 @@ def test_a_mapping_that_contains_itself_is_refused():
     config["losses"].append(config)
     with pytest.raises(ValueError, match="contains itself"):
         losskit.validate(config)
+
+
+def test_reduction_none_is_said_to_be_for_python():
+    (problem,) = losskit.validate({"losses": [{"type": "mse", "reduction": "none"}]})
+    assert problem.code == "LK204"
+    assert problem.help == "`none` is for Python only: a config asks for one number to minimise"
