@@ -10,7 +10,7 @@ from losskit.constants import AUDIO, SEQUENCE, TEXT
 from losskit.modules import checking
 from losskit.modules.base import AdditiveLoss
 from losskit.modules.reduction import reduce
-from losskit.modules.shapes import floating
+from losskit.modules.shapes import floating, require_tensor
 from losskit.registry import register_loss
 from losskit.schema.alignment import CtcLossConfig
 
@@ -143,8 +143,7 @@ class CtcLoss(AdditiveLoss):
 
 
 def _require_shapes(logits: Tensor, targets: Tensor, layout: str) -> None:
-    if not isinstance(targets, Tensor):
-        raise TypeError(f"targets must be a tensor, got {type(targets).__name__}")
+    require_tensor(targets, "targets")
     axes = "(batch, steps, classes)" if layout == "batch_first" else "(steps, batch, classes)"
     if logits.ndim != 3:
         raise ValueError(f"logits {tuple(logits.shape)} must have the shape {axes}")
@@ -162,8 +161,7 @@ def _require_shapes(logits: Tensor, targets: Tensor, layout: str) -> None:
 
 
 def _lengths(lengths: Tensor, name: str, labels: Tensor) -> Tensor:
-    if not isinstance(lengths, Tensor):
-        raise TypeError(f"{name} must be a tensor, got {type(lengths).__name__}")
+    require_tensor(lengths, name)
     if lengths.shape != labels.shape[:1]:
         raise ValueError(
             f"{name} {tuple(lengths.shape)} and targets {tuple(labels.shape)} do not fit: {name} must be "

@@ -90,6 +90,14 @@ class AdditiveLoss(Loss):
         return torch.full((), num_items, device=targets[0].device)
 
 
+class RowsLoss(AdditiveLoss):
+    """A loss with one value per row, such as a vector, or the scores of all classes, along the last axis."""
+
+    def count(self, *targets: Tensor) -> Tensor:
+        """How many rows the mean divides by."""
+        return torch.full((), targets[0].shape[:-1].numel(), device=targets[0].device)
+
+
 class ClassAxisMixin:
     """For losses with a class axis: 1 as in torch, the last one for sequences and text, inferred where unknown."""
 

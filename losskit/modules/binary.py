@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from losskit.constants import BINARY, IMAGE, PROBABILITIES, SET
 from losskit.modules import checking
 from losskit.modules.base import AdditiveLoss, ClassAxisMixin
 from losskit.modules.reduction import WITH_BATCHMEAN, reduce, reduced_by_torch
-from losskit.modules.shapes import alike, along, class_constant, floating, require_alike
+from losskit.modules.shapes import alike, along, class_constant, floating, require_alike, without_autocast
 from losskit.registry import register_loss
 from losskit.schema.binary import (
     BceLossConfig,
@@ -84,12 +83,11 @@ def read_probabilities(probabilities: Tensor, targets: Tensor, name: str = "prob
         TypeError: the probabilities are no floating-point numbers.
         ValueError: the shapes differ, or there are numbers outside 0 to 1.
     """
-    dtype = targets.dtype if isinstance(targets, Tensor) else torch.bool
-    probabilities, targets = alike(probabilities, targets, (name, "targets"))
+    probabilities, labels = alike(probabilities, targets, (name, "targets"))
     message = f"{name} hold a value outside 0 to 1; logits need a sigmoid or a softmax first, or bce_with_logits"
     checking.require(((probabilities >= 0) & (probabilities <= 1)).all(), lambda: message, message)
-    checking.require_labels(targets, dtype)
-    return probabilities, targets
+    checking.require_labels(labels, targets.dtype)
+    return probabilities, labels
 
 
 def cross_entropy_of_probabilities(
@@ -100,9 +98,7 @@ def cross_entropy_of_probabilities(
     normalizer: Tensor | float | None,
 ) -> Tensor:
     """torch's binary cross-entropy, under autocast too: what is unsafe there is half precision, and this is float32."""
-    device_type = probabilities.device.type
-    has_autocast = torch.amp.is_autocast_available(device_type)
-    with torch.autocast(device_type, enabled=False) if has_autocast else contextlib.nullcontext():
+    with without_autocast(probabilities):
         torch_loss = functools.partial(F.binary_cross_entropy, probabilities, targets, weight)
         return reduced_by_torch(lambda how: torch_loss(reduction=how), probabilities, reduction, normalizer)
 

@@ -18,7 +18,10 @@ class ClassIdsLoss(AdditiveLoss, ClassAxisMixin):
     """
 
     function: ClassVar[Callable[..., Tensor]]
-    ignore_index: int | None
+
+    def __init__(self, *, ignore_index: int | None = -100, reduction: str = "mean") -> None:
+        super().__init__(reduction=reduction)
+        self.ignore_index = ignore_index
 
     def forward(self, logits: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
         self.require_class_axis(logits, str(self.get_loss_inputs()))

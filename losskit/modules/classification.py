@@ -106,9 +106,8 @@ class SoftmaxCrossEntropyLoss(ClassIdsLoss):
         class_similarities_temperature: float = 0.0,
         reduction: str = "mean",
     ) -> None:
-        super().__init__(reduction=reduction)
+        super().__init__(ignore_index=ignore_index, reduction=reduction)
         self.set_constant("class_weights", class_weights)
-        self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing
         self.robust_lambda = robust_lambda
         self.confidence_penalty = confidence_penalty

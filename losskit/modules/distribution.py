@@ -11,10 +11,10 @@ from torch import Tensor
 
 from losskit.constants import CATEGORY_DISTRIBUTION, LOG_PROBABILITIES, SET, VECTOR
 from losskit.modules import checking
-from losskit.modules.base import AdditiveLoss, ClassAxisMixin, Loss
+from losskit.modules.base import AdditiveLoss, ClassAxisMixin, Loss, RowsLoss
 from losskit.modules.binary import finite_logits, read_labels
 from losskit.modules.reduction import WITH_BATCHMEAN, reduce, reduced_by_torch
-from losskit.modules.shapes import floating, require_alike
+from losskit.modules.shapes import floating, require_alike, require_last_axis
 from losskit.registry import register_loss
 from losskit.schema.distribution import (
     BceKlCombinedLossConfig,
@@ -44,7 +44,7 @@ def kl_div_loss(
     targets = targets.to(log_p.dtype)
     _require_range(targets, "targets", log_target)
     if from_logits:
-        _require_class_axis(log_p)
+        require_last_axis(log_p, "(batch, classes)")
         log_p = F.log_softmax(log_p, 0 if log_p.ndim == 1 else class_axis or 1)
     else:
         _require_range(log_p, name, True)
@@ -94,15 +94,6 @@ class KlDivLoss(AdditiveLoss, ClassAxisMixin):
         )
 
 
-class _LossOfScores(AdditiveLoss):
-    """A loss with one value per sample, whose targets are scores of classes."""
-
-    def count(self, *targets: Tensor) -> Tensor:
-        """The number of samples."""
-        scores = targets[0]
-        return torch.full((), scores.numel() // max(scores.shape[-1], 1), device=scores.device)
-
-
 def softmax_kldiv_loss(
     logits: Tensor, targets: Tensor, *, reduction: str = "mean", normalizer: Tensor | float | None = None
 ) -> Tensor:
@@ -113,7 +104,7 @@ def softmax_kldiv_loss(
 
 # MMF's `wrong` is the mean over samples and classes, times the number of classes.
 @register_loss("softmax_kldiv", [SET, CATEGORY_DISTRIBUTION], schema=SoftmaxKldivLossConfig, aliases=["wrong"])
-class SoftmaxKldivLoss(_LossOfScores):
+class SoftmaxKldivLoss(RowsLoss):
     r"""Makes the softmax of the logits share out as the scores of the labels do, such as how many people said what.
 
     With shares $q_c = y_c / \sum_k y_k$: $L = \sum_c q_c (\log q_c - \log \mathrm{softmax}(z)_c)$, averaged over
@@ -140,7 +131,7 @@ def weighted_softmax_loss(
 
 
 @register_loss("weighted_softmax", [SET, CATEGORY_DISTRIBUTION], schema=WeightedSoftmaxLossConfig)
-class WeightedSoftmaxLoss(_LossOfScores):
+class WeightedSoftmaxLoss(RowsLoss):
     r"""As softmax_kldiv, but samples count by the sum of their scores, so that those with many answers count more.
 
     With shares $q_c = y_c / \sum_k y_k$: $L = \sum_k y_k \sum_c q_c (\log q_c - \log \mathrm{softmax}(z)_c)$, averaged
@@ -172,7 +163,7 @@ def bce_kl_combined_loss(
 
 
 @register_loss("bce_kl_combined", [SET, CATEGORY_DISTRIBUTION], schema=BceKlCombinedLossConfig)
-class BceKlCombinedLoss(_LossOfScores):
+class BceKlCombinedLoss(RowsLoss):
     r"""Asks of each label whether it applies, and also that the softmax share out as the scores of the labels do.
 
     With shares $q_c = y_c / \sum_k y_k$ and $\lambda$ the `weight_softmax`:
@@ -250,13 +241,8 @@ def _divergence_and_cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tens
 
 def _read_scores(logits: Tensor, targets: Tensor, highest: float = math.inf) -> tuple[Tensor, Tensor]:
     logits, targets = read_labels(logits, targets, highest=highest)
-    _require_class_axis(logits)
+    require_last_axis(logits, "(batch, classes)")
     return logits, targets
-
-
-def _require_class_axis(logits: Tensor) -> None:
-    if logits.ndim == 0:
-        raise ValueError("logits are a single number, but must have a class axis: (batch, classes)")
 
 
 def _require_range(values: Tensor, name: str, are_logarithms: bool) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 
 import torch
@@ -11,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from losskit.constants import VECTOR
-from losskit.modules.base import AdditiveLoss
+from losskit.modules.base import AdditiveLoss, RowsLoss
 from losskit.modules.checking import check_option
 from losskit.modules.reduction import reduce
 from losskit.modules.shapes import alike, signs
@@ -265,7 +264,7 @@ def cos_emb_loss(
 
 
 @register_loss("cos_emb", [VECTOR], schema=CosEmbLossConfig, aliases=["cos_emb_loss"])
-class CosEmbLoss(AdditiveLoss):
+class CosEmbLoss(RowsLoss):
     r"""Turns predicted vectors to the direction of the targets, whatever their length; for embeddings as targets.
 
     $L = 1 - \cos(\hat y, y)$: `cosine_embedding`, where each pair belongs together.
@@ -279,6 +278,3 @@ class CosEmbLoss(AdditiveLoss):
 
     def forward(self, predictions: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
         return cos_emb_loss(predictions, targets, **self.settings(), normalizer=normalizer)
-
-    def count(self, *targets: Tensor) -> Tensor:
-        return torch.full((), math.prod(targets[0].shape[:-1]), device=targets[0].device)

@@ -16,7 +16,7 @@ from losskit.modules.base import AdditiveLoss, ClassAxisMixin
 from losskit.modules.binary import finite_logits
 from losskit.modules.class_ids import count_items
 from losskit.modules.reduction import masked, reduce
-from losskit.modules.shapes import alike, along, class_constant, read_classes, require_alike
+from losskit.modules.shapes import alike, along, class_constant, read_classes, require_alike, require_tensor
 from losskit.registry import register_loss
 from losskit.schema.focal import DEFAULT_ALPHA, FocalLossConfig
 
@@ -42,8 +42,7 @@ def focal_loss(
     Without `takes_ids`, targets are labels that must be shaped like the logits.
     """
     for tensor, name in ((logits, "logits"), (targets, "targets")):
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
+        require_tensor(tensor, name)
     if not takes_ids:
         require_alike(logits, targets, ("logits", "targets"))
     checking.check_option("activation", activation, ("auto", "sigmoid", "softmax"))

@@ -15,7 +15,7 @@ from losskit.modules.base import AdditiveLoss
 from losskit.modules.class_ids import count_items
 from losskit.modules.classification import softmax_cross_entropy_loss
 from losskit.modules.reduction import masked, reduce
-from losskit.modules.shapes import floating
+from losskit.modules.shapes import floating, require_integers, require_tensor, without_autocast
 from losskit.registry import register_loss
 from losskit.schema.heads import AdaptiveLogSoftmaxLossConfig, LinearCrossEntropyLossConfig
 
@@ -293,7 +293,7 @@ class AdaptiveLogSoftmaxLoss(AdditiveLoss):
 
 def _linear(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """The layer's result in the dtype of `rows`, whatever autocast asks for."""
-    with torch.autocast(rows.device.type, enabled=False):
+    with without_autocast(rows):
         return F.linear(rows, weight.to(rows.dtype), None if bias is None else bias.to(rows.dtype))
 
 
@@ -306,16 +306,13 @@ def _ids(
             f"hidden {tuple(hidden.shape)} and the head's weight {tuple(head_weight.shape)} do not fit: hidden must be "
             f"(batch, ..., {head_weight.shape[1]})"
         )
-    if not isinstance(targets, Tensor):
-        raise TypeError(f"targets must be a tensor, got {type(targets).__name__}")
+    require_tensor(targets, "targets")
     if targets.shape != hidden.shape[:-1]:
         raise ValueError(
             f"hidden {tuple(hidden.shape)} and targets {tuple(targets.shape)} do not fit: class ids must have the "
             f"shape {tuple(hidden.shape[:-1])}"
         )
-    if targets.is_floating_point() or targets.is_complex():
-        dtype = str(targets.dtype).removeprefix("torch.")
-        raise TypeError(f"targets are {dtype}, but class ids must be integers; use targets.long()")
+    require_integers(targets)
     ids = targets.long()
     valid = None if ignore_index is None else ids != ignore_index
     ids = (ids if valid is None else ids.masked_fill(~valid, 0)).reshape(-1)

@@ -84,9 +84,8 @@ class NllLoss(ClassIdsLoss):
         ignore_index: int | None = -100,
         reduction: str = "mean",
     ) -> None:
-        super().__init__(reduction=reduction)
+        super().__init__(ignore_index=ignore_index, reduction=reduction)
         self.set_constant("class_weights", class_weights)
-        self.ignore_index = ignore_index
 
     @classmethod
     def get_loss_inputs(cls) -> str:

@@ -10,9 +10,17 @@ from torch import Tensor
 
 from losskit.constants import BINARY, CATEGORY, NUMBER, SET, VECTOR
 from losskit.modules import checking
-from losskit.modules.base import AdditiveLoss
+from losskit.modules.base import AdditiveLoss, RowsLoss
 from losskit.modules.reduction import reduce
-from losskit.modules.shapes import alike, class_constant, floating, read_classes, require_alike, signs
+from losskit.modules.shapes import (
+    alike,
+    class_constant,
+    floating,
+    read_classes,
+    require_alike,
+    require_last_axis,
+    signs,
+)
 from losskit.registry import register_loss
 from losskit.schema.margin import (
     HingeEmbeddingLossConfig,
@@ -216,14 +224,6 @@ class MultiMarginLoss(AdditiveLoss):
         return multi_margin_loss(logits, targets, **self.settings(), normalizer=normalizer)
 
 
-class _PerSetLoss(AdditiveLoss):
-    """A mean over classes, the last axis, before the mean over samples."""
-
-    def count(self, *targets: Tensor) -> Tensor:
-        """How many sets of labels the mean divides by."""
-        return torch.full((), targets[0].shape[:-1].numel(), device=targets[0].device)
-
-
 def multi_label_margin_loss(
     logits: Tensor,
     targets: Tensor,
@@ -236,7 +236,7 @@ def multi_label_margin_loss(
     checking.check_option("target_form", target_form, _TARGET_FORMS)
     logits = floating(logits, "logits")
     require_alike(logits, targets, ("logits", "targets"))
-    _require_class_axis(logits)
+    require_last_axis(logits)
     counts = _label_counts(targets, target_form)
     # Sorted, what a class falls short by is a sum over all labels before it. Prefix sums take up little memory, but
     # lose the digits of small values, hence float64.
@@ -252,7 +252,7 @@ def multi_label_margin_loss(
 
 
 @register_loss("multi_label_margin", [SET], schema=MultiLabelMarginLossConfig)
-class MultiLabelMarginLoss(_PerSetLoss):
+class MultiLabelMarginLoss(RowsLoss):
     r"""Asks that each label that applies be ahead of each that does not by 1; a hinge loss for sets of labels.
 
     With the labels $Y$ of a sample and $C$ classes:
@@ -284,20 +284,19 @@ def multi_label_soft_margin_loss(
     normalizer: Tensor | float | None = None,
 ) -> Tensor:
     """See `MultiLabelSoftMarginLoss`."""
-    dtype = targets.dtype if isinstance(targets, Tensor) else torch.bool
-    logits, targets = alike(logits, targets, ("logits", "targets"))
-    _require_class_axis(logits)
-    checking.require_labels(targets, dtype)
+    logits, labels = alike(logits, targets, ("logits", "targets"))
+    require_last_axis(logits)
+    checking.require_labels(labels, targets.dtype)
     weights = class_constant(class_weights, "class_weights", logits, -1)
     # Both logarithms, for log(1 - p) as a difference has none of the digits of an easy negative.
-    values = -(targets * F.logsigmoid(logits) + (1 - targets) * F.logsigmoid(-logits))
+    values = -(labels * F.logsigmoid(logits) + (1 - labels) * F.logsigmoid(-logits))
     if weights is not None:
         values = values * weights
     return reduce(values.sum(-1) / max(logits.shape[-1], 1), reduction, normalizer=normalizer)
 
 
 @register_loss("multi_label_soft_margin", [SET], schema=MultiLabelSoftMarginLossConfig)
-class MultiLabelSoftMarginLoss(_PerSetLoss):
+class MultiLabelSoftMarginLoss(RowsLoss):
     r"""Asks for each label on its own whether it applies, as sigmoid cross-entropy; differs in its weights and sum.
 
     With $p = \sigma(z)$, $C$ classes and weights $w_c$: $L = -\frac1C \sum_c w_c (y_c \log p_c + (1 - y_c)
@@ -319,11 +318,6 @@ class MultiLabelSoftMarginLoss(_PerSetLoss):
 
     def forward(self, logits: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
         return multi_label_soft_margin_loss(logits, targets, **self.settings(), normalizer=normalizer)
-
-
-def _require_class_axis(logits: Tensor) -> None:
-    if logits.ndim == 0:
-        raise ValueError("logits are a single number, but must have a class axis: (batch, ..., classes)")
 
 
 def _label_counts(targets: Tensor, target_form: str) -> Tensor:

@@ -15,7 +15,7 @@ from losskit.modules import checking
 from losskit.modules.base import AdditiveLoss
 from losskit.modules.binary import BceWithLogitsLoss, bce_with_logits_loss, finite_logits, read_labels
 from losskit.modules.reduction import WITH_BATCHMEAN, masked, reduce, reduced_by_torch
-from losskit.modules.shapes import class_constant, require_alike
+from losskit.modules.shapes import class_constant, require_alike, require_last_axis, require_tensor
 from losskit.registry import register_loss
 from losskit.schema.multilabel import (
     LogitBceLossConfig,
@@ -157,8 +157,7 @@ def m4c_decoding_bce_with_mask_loss(
 ) -> Tensor:
     """See `M4cDecodingBceWithMaskLoss`."""
     require_alike(logits, targets, ("logits", "targets"))
-    if logits.ndim == 0:
-        raise ValueError("logits are a single number, but must have a class axis: (batch, ..., classes)")
+    require_last_axis(logits)
     if mask is not None:
         _require_mask(mask, logits)
         # Padding may hold anything, and NaN times 0 is NaN.
@@ -222,8 +221,7 @@ def _num_steps(targets: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def _require_mask(mask: Tensor, logits: Tensor) -> None:
-    if not isinstance(mask, Tensor):
-        raise TypeError(f"mask must be a tensor, got {type(mask).__name__}")
+    require_tensor(mask, "mask")
     if mask.shape != logits.shape[:-1]:
         raise ValueError(
             f"mask {tuple(mask.shape)} does not fit logits {tuple(logits.shape)}; it must have their shape without the "

@@ -10,7 +10,7 @@ from losskit.constants import CATEGORY
 from losskit.modules import checking
 from losskit.modules.base import AdditiveLoss
 from losskit.modules.reduction import masked, reduce
-from losskit.modules.shapes import floating
+from losskit.modules.shapes import floating, require_integers, require_tensor
 from losskit.registry import register_loss
 from losskit.schema.ordinal import CornLossConfig
 
@@ -71,15 +71,12 @@ class CornLoss(AdditiveLoss):
 def _thresholds(logits: Tensor, targets: Tensor, num_classes: int | None) -> tuple[Tensor, Tensor]:
     """The logit of each step between two classes, and the ids."""
     logits = floating(logits, "logits")
-    if not isinstance(targets, Tensor):
-        raise TypeError(f"targets must be a tensor, got {type(targets).__name__}")
+    require_tensor(targets, "targets")
     shapes = f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)}"
     if logits.ndim != 2 or targets.shape != logits.shape[:1]:
         cure = "; drop the targets' last axis: targets.squeeze(-1)" if targets.shape == (*logits.shape[:1], 1) else ""
         raise ValueError(f"{shapes} do not fit: they must be (batch, classes - 1) and (batch,){cure}")
-    if targets.is_floating_point() or targets.is_complex():
-        found = str(targets.dtype).removeprefix("torch.")
-        raise TypeError(f"targets are {found}, but class ids must be integers; use targets.long()")
+    require_integers(targets)
     if num_classes is None:
         num_classes = logits.shape[1] + 1
     if logits.shape[1] not in (num_classes - 1, num_classes):

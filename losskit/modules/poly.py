@@ -74,7 +74,6 @@ class PolyLoss(ClassIdsLoss):
         ignore_index: int | None = -100,
         reduction: str = "mean",
     ) -> None:
-        super().__init__(reduction=reduction)
+        super().__init__(ignore_index=ignore_index, reduction=reduction)
         self.epsilon = epsilon
         self.label_smoothing = label_smoothing
-        self.ignore_index = ignore_index

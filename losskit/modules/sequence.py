@@ -17,6 +17,7 @@ from losskit.modules.classification import (
     SoftmaxCrossEntropyLoss,
     softmax_cross_entropy_loss,
 )
+from losskit.modules.shapes import require_integers, require_tensor
 from losskit.registry import register_loss
 from losskit.schema.sequence import (
     CaptionCrossEntropyLossConfig,
@@ -239,16 +240,13 @@ class CaptionCrossEntropyLoss(AdditiveLoss):
 def _require_steps(logits: Tensor, targets: Tensor) -> None:
     """Refuses all but logits `(batch, steps, classes)` and class ids `(batch, steps)`."""
     for tensor, name in ((logits, "logits"), (targets, "targets")):
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
+        require_tensor(tensor, name)
     if logits.ndim != 3 or targets.shape != logits.shape[:2]:
         text = f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} do not fit"
         if logits.ndim == 3 and targets.shape == (logits.shape[0], logits.shape[2]):
             raise ValueError(f"{text}: the classes must be on the last axis; use logits.transpose(1, 2)")
         raise ValueError(f"{text}: they must be (batch, steps, classes) and class ids (batch, steps)")
-    if targets.is_floating_point() or targets.is_complex():
-        found = str(targets.dtype).removeprefix("torch.")
-        raise TypeError(f"targets are {found}, but class ids must be integers; use targets.long()")
+    require_integers(targets)
 
 
 def _counted(ids: Tensor, ignore_index: int | None, unique: bool = False) -> Tensor:

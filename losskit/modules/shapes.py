@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -21,12 +21,18 @@ def floating(tensor: Tensor, name: str, *, may_mask: bool = False) -> Tensor:
     Raises:
         TypeError: it is no tensor of floating-point numbers.
     """
-    if not isinstance(tensor, Tensor):
-        raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
+    require_tensor(tensor, name)
     if not tensor.is_floating_point():
         raise TypeError(f"{name} are {_dtype(tensor)}, but must be floating-point numbers; use {name}.float()")
     checking.require_finite(tensor, name, may_mask=may_mask)
     return tensor.float() if tensor.dtype in _HALF else tensor
+
+
+def without_autocast(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
+    """A `with` block in which the device of `tensor` computes in the dtypes that it is given."""
+    kind = tensor.device.type
+    has_autocast = torch.amp.is_autocast_available(kind)
+    return torch.autocast(kind, enabled=False) if has_autocast else contextlib.nullcontext()
 
 
 def alike(
@@ -45,6 +51,24 @@ def alike(
     return predictions, targets.to(predictions.dtype)
 
 
+def require_tensor(tensor: Tensor, name: str) -> None:
+    """Refuses what is no tensor, such as a list."""
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
+
+
+def require_integers(targets: Tensor) -> None:
+    """Refuses numbers that may have a fraction."""
+    if targets.is_floating_point() or targets.is_complex():
+        raise TypeError(f"targets are {_dtype(targets)}, but class ids must be integers; use targets.long()")
+
+
+def require_last_axis(logits: Tensor, axes: str = "(batch, ..., classes)") -> None:
+    """Refuses a single number."""
+    if logits.ndim == 0:
+        raise ValueError(f"logits are a single number, but must have a class axis: {axes}")
+
+
 def require_real(tensor: Tensor, name: str) -> None:
     """Refuses complex numbers, half of which a conversion would drop."""
     if tensor.is_complex():
@@ -54,8 +78,7 @@ def require_real(tensor: Tensor, name: str) -> None:
 def require_alike(predictions: Tensor, targets: Tensor, names: tuple[str, str] = ("predictions", "targets")) -> None:
     """Refuses tensors of different shapes, and complex targets."""
     for tensor, name in ((predictions, names[0]), (targets, names[1])):
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} must be a tensor, got {type(tensor).__name__}")
+        require_tensor(tensor, name)
     if predictions.shape != targets.shape:
         raise ValueError(_mismatch(predictions, targets, names))
     require_real(targets, names[1])
@@ -68,8 +91,7 @@ def signs(targets: Tensor, dtype: torch.dtype, name: str = "targets") -> Tensor:
         TypeError: they are no tensor.
         ValueError: there are others.
     """
-    if not isinstance(targets, Tensor):
-        raise TypeError(f"{name} must be a tensor, got {type(targets).__name__}")
+    require_tensor(targets, name)
     require_real(targets, name)
     if targets.dtype != torch.bool:
         known = ((targets == 1) | (targets == 0) | (targets == -1)).all()
@@ -113,8 +135,7 @@ def read_classes(
         ValueError: the shapes do not fit, or an id is out of range.
     """
     logits = floating(logits, name, may_mask=True)
-    if not isinstance(targets, Tensor):
-        raise TypeError(f"targets must be a tensor, got {type(targets).__name__}")
+    require_tensor(targets, "targets")
     if logits.ndim == 0:
         raise ValueError(f"{name} () are a single number, but must have a class axis: (batch, classes, ...)")
     if targets.is_floating_point() and targets.shape == logits.shape:
@@ -146,8 +167,7 @@ def read_classes(
 
 def require_rows_of_classes(logits: Tensor, targets: Tensor, name: str = "logits") -> None:
     """Refuses all but logits `(batch, classes)`, with targets of that shape or ids `(batch,)`."""
-    if not isinstance(targets, Tensor):
-        raise TypeError(f"targets must be a tensor, got {type(targets).__name__}")
+    require_tensor(targets, "targets")
     if logits.ndim != 2 or targets.shape not in (logits.shape, logits.shape[:1]):
         if logits.ndim == 2 or targets.ndim == logits.ndim - 1:
             raise ValueError(_ids_mismatch(logits, targets, 1, name))

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from losskit.modules.shapes import floating
+from losskit.modules.shapes import floating, require_tensor, without_autocast
 
 # Added to squared lengths by torch.nn.CosineEmbeddingLoss, whose values `cosines` has.
 _EPSILON = 1e-12
@@ -43,10 +43,7 @@ def unit(vectors: Tensor) -> Tensor:
 
 def products(one: Tensor, other: Tensor) -> Tensor:
     """The dot product of each row of `one` with each row of `other`."""
-    kind = one.device.type
-    if not torch.amp.is_autocast_available(kind):
-        return one @ other.T
-    with torch.autocast(kind, enabled=False):
+    with without_autocast(one):
         return one @ other.T
 
 
@@ -57,8 +54,7 @@ def same_ids(targets: Tensor, vectors: Tensor, name: str) -> Tensor:
         TypeError: the targets are no tensor of integers.
         ValueError: there is not one id per row of the vectors, which `name` names.
     """
-    if not isinstance(targets, Tensor):
-        raise TypeError(f"targets must be a tensor, got {type(targets).__name__}")
+    require_tensor(targets, "targets")
     if targets.shape != vectors.shape[:1]:
         shapes = f"{name} {tuple(vectors.shape)} and targets {tuple(targets.shape)} do not fit"
         trailing = targets.shape == (len(vectors), 1)

@@ -162,7 +162,6 @@ class LabelSmoothingCrossEntropyLoss(ClassIdsLoss):
         ignore_index: int | None = -100,
         reduction: str = "mean",
     ) -> None:
-        super().__init__(reduction=reduction)
+        super().__init__(ignore_index=ignore_index, reduction=reduction)
         self.label_smoothing = label_smoothing
         self.spread = spread
-        self.ignore_index = ignore_index

@@ -59,10 +59,6 @@ class SparsemaxLoss(ClassIdsLoss):
 
     function = staticmethod(sparsemax_loss)
 
-    def __init__(self, *, ignore_index: int | None = -100, reduction: str = "mean") -> None:
-        super().__init__(reduction=reduction)
-        self.ignore_index = ignore_index
-
 
 def entmax15_loss(
     logits: Tensor,
@@ -111,10 +107,6 @@ class Entmax15Loss(ClassIdsLoss):
     """
 
     function = staticmethod(entmax15_loss)
-
-    def __init__(self, *, ignore_index: int | None = -100, reduction: str = "mean") -> None:
-        super().__init__(reduction=reduction)
-        self.ignore_index = ignore_index
 
 
 def _relative(given: Classes) -> Tensor:

@@ -96,12 +96,11 @@ class TemperedSoftmaxCrossEntropyLoss(ClassIdsLoss):
         ignore_index: int | None = -100,
         reduction: str = "mean",
     ) -> None:
-        super().__init__(reduction=reduction)
+        super().__init__(ignore_index=ignore_index, reduction=reduction)
         self.t1 = t1
         self.t2 = t2
         self.label_smoothing = label_smoothing
         self.num_iters = num_iters
-        self.ignore_index = ignore_index
 
 
 def log_tempered_softmax(logits: Tensor, t: float, num_iters: int = 5) -> Tensor:
