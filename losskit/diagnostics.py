@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+DOCUMENTATION = "https://losskit.readthedocs.io/en/stable/"
+
 ERROR = "error"
 WARNING = "warning"
 
@@ -35,6 +37,7 @@ CODES: dict[str, Code] = {
         ("LK008", "encoding", "the file is not text in UTF-8"),
         ("LK009", "empty", "the config is empty"),
         ("LK010", "merge", "a merge key `<<` whose value is no mapping"),
+        ("LK011", "unreadable", "the file cannot be opened or read"),
         ("LK101", "structure", "a mapping or a list stands where something else is expected"),
         ("LK102", "missing-key", "a key that is required is missing"),
         ("LK103", "unknown-loss", "no loss has this name"),
@@ -51,8 +54,10 @@ CODES: dict[str, Code] = {
         ("LK206", "length", "a list or mapping has the wrong size or the wrong keys"),
         ("LK207", "rule", "settings contradict each other or the feature"),
         ("LK208", "unknown-input", "`inputs` names a role that the loss does not have"),
+        ("LK301", "deprecated", "a name that still works but will go away"),
         ("LK302", "number-notation", "a number that PyYAML's default reader takes for text or another number"),
         ("LK303", "no-effect", "a setting that has no effect where it stands"),
+        ("LK304", "unused-ignore", "a comment that silences a code which is not found on its line"),
         ("LK401", "plugin", "a plugin could not be imported or registered"),
     )
 }
@@ -72,6 +77,13 @@ class Span(NamedTuple):
     end: Position
 
 
+class Edit(NamedTuple):
+    """What would cure a problem: `text` in place of what stands in `span`."""
+
+    span: Span
+    text: str
+
+
 @dataclass(frozen=True)
 class Diagnostic:
     """One problem: what, where, how bad, and the cure where there is one."""
@@ -85,6 +97,13 @@ class Diagnostic:
     file: str | None = None
     suggestion: str | None = None
     help: str | None = None
+    # Where there is one safe cure, the edits that make it.
+    edits: tuple[Edit, ...] = ()
+
+    @property
+    def url(self) -> str:
+        """The page that explains the code."""
+        return f"{DOCUMENTATION}codes/{self.code}.html"
 
     @property
     def name(self) -> str:

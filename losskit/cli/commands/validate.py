@@ -6,7 +6,7 @@ import argparse
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from losskit.cli import (
     EXIT_CANNOT_RUN,
@@ -18,9 +18,9 @@ from losskit.cli import (
 )
 from losskit.cli.colour import Colour
 from losskit.cli.files import find
-from losskit.cli.formats import FORMATS, formatter
+from losskit.cli.formats import FORMATS, FileReport, Summary, reporter
 from losskit.config import Document, read
-from losskit.diagnostics import ERROR, WARNING, Diagnostic
+from losskit.diagnostics import ERROR, WARNING
 from losskit.validation import Validation
 
 FORMAT_VARIABLE = "LOSSKIT_OUTPUT_FORMAT"
@@ -64,8 +64,10 @@ def run(options: argparse.Namespace) -> int:
     if options.output_format not in ("auto", *FORMATS):
         raise CannotRunError(f"{FORMAT_VARIABLE} is {options.output_format!r}; it may be auto, {', '.join(FORMATS)}")
     import_plugins(options.plugin)
-    show = formatter("full" if options.output_format == "auto" else options.output_format)
     colour = Colour(options.color, sys.stdout)
+    report = reporter("full" if options.output_format == "auto" else options.output_format, sys.stdout, colour)
+    if options.quiet < 2:
+        report.start()
     counts = {ERROR: 0, WARNING: 0}
     files = wrong_files = 0
     unreadable: list[str] = []
@@ -79,7 +81,11 @@ def run(options: argparse.Namespace) -> int:
         wrong_files += bool(validation.diagnostics)
         for diagnostic in validation.diagnostics:
             counts[diagnostic.severity] += 1
-        _print(validation.diagnostics, document, show, colour, options.quiet)
+        if options.quiet < 2:
+            lines = document.lines if validation.diagnostics else []
+            report.file(FileReport(str(document.name), validation.diagnostics, lines))
+    if options.quiet < 2:
+        report.finish(Summary(files, wrong_files, counts[ERROR], counts[WARNING]))
     if not (files or unreadable or options.allow_empty):
         raise CannotRunError("nothing to check: found no file with `output_features` or `losses`")
     if not options.quiet:
@@ -109,18 +115,6 @@ def _documents(options: argparse.Namespace, unreadable: list[str]) -> Iterator[t
             unreadable.append(found.path)
         else:
             yield read(source, found.path), found.is_named
-
-
-def _print(
-    diagnostics: list[Diagnostic],
-    document: Document,
-    show: Callable[[Diagnostic, Document, Colour], str],
-    colour: Colour,
-    quiet: int,
-) -> None:
-    if quiet < 2:
-        for diagnostic in diagnostics:
-            print(show(diagnostic, document, colour))
 
 
 def _summary(counts: dict[str, int], files: int, wrong_files: int) -> str:

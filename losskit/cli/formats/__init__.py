@@ -1,18 +1,59 @@
-"""The output formats of `losskit validate`: one module each, with a function `show`."""
+"""The output formats of `losskit validate`: one module each, with a class `Format`."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Sequence
+from typing import NamedTuple, TextIO
 
 from losskit.cli.colour import Colour
-from losskit.config import Document
 from losskit.diagnostics import Diagnostic
 
-FORMATS = ("full", "concise")
+FORMATS = ("full", "concise", "json", "github", "gitlab", "junit", "sarif")
 
 
-def formatter(name: str) -> Callable[[Diagnostic, Document, Colour], str]:
-    """The function that turns one diagnostic into text."""
-    show: Callable[[Diagnostic, Document, Colour], str] = importlib.import_module(f"{__name__}.{name}").show
-    return show
+class FileReport(NamedTuple):
+    """A file that was checked: its name as it is shown, and its problems in the order of their places.
+
+    `lines` are those of the file, and are there only where there are problems.
+    """
+
+    name: str
+    diagnostics: Sequence[Diagnostic]
+    lines: Sequence[str]
+
+
+class Summary(NamedTuple):
+    """What came out of all files."""
+
+    files: int
+    wrong_files: int
+    errors: int
+    warnings: int
+
+
+class Reporter:
+    """Writes what was found: `start`, then `file` for each file in order, also for right ones, then `finish`.
+
+    A report is written as it comes, so that ten thousand files need no more memory than one, as far as the format
+    allows.
+    """
+
+    def __init__(self, out: TextIO, colour: Colour) -> None:
+        self.out = out
+        self.colour = colour
+
+    def start(self) -> None:
+        """What stands before all files."""
+
+    def file(self, report: FileReport) -> None:
+        """What there is to say of one file."""
+
+    def finish(self, summary: Summary) -> None:
+        """What stands behind all files."""
+
+
+def reporter(name: str, out: TextIO, colour: Colour) -> Reporter:
+    """The reporter of a format, one of `FORMATS`."""
+    made: Reporter = importlib.import_module(f"{__name__}.{name}").Format(out, colour)
+    return made

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from losskit.cli.colour import Colour
-from losskit.config import Document
-from losskit.diagnostics import Diagnostic
+from losskit.cli.formats import FileReport, Reporter
 
 
-def show(diagnostic: Diagnostic, document: Document, colour: Colour) -> str:
+class Format(Reporter):
     """`train.yaml:5:25: error[LK201] message`."""
-    place = diagnostic.file or ""
-    if diagnostic.position:
-        place += f":{diagnostic.position.line}:{diagnostic.position.column}"
-    code = colour.paint(f"{diagnostic.severity}[{diagnostic.code}]", diagnostic.severity)
-    return f"{colour.paint(place, 'bold')}: {code} {diagnostic.text}"
+
+    def file(self, report: FileReport) -> None:
+        for diagnostic in report.diagnostics:
+            place = report.name
+            if diagnostic.position:
+                place += f":{diagnostic.position.line}:{diagnostic.position.column}"
+            code = self.colour.paint(f"{diagnostic.severity}[{diagnostic.code}]", diagnostic.severity)
+            print(f"{self.colour.paint(place, 'bold')}: {code} {diagnostic.text}", file=self.out)

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import unicodedata
 
+from collections.abc import Sequence
+
 from losskit.cli.colour import Colour
-from losskit.config import Document
+from losskit.cli.formats import FileReport, Reporter
 from losskit.diagnostics import Diagnostic
 
 MAX_WIDTH = 120
 
 
-def show(diagnostic: Diagnostic, document: Document, colour: Colour) -> str:
+class Format(Reporter):
     """The message, the place, the code frame and the help."""
+
+    def file(self, report: FileReport) -> None:
+        for diagnostic in report.diagnostics:
+            print(_text(diagnostic, report, self.colour), file=self.out)
+
+
+def _text(diagnostic: Diagnostic, report: FileReport, colour: Colour) -> str:
     code = colour.paint(f"{diagnostic.severity}[{diagnostic.code}]", diagnostic.severity)
     lines = [f"{code}: {colour.paint(diagnostic.message, 'bold')}"]
     suggestion = f"did you mean `{diagnostic.suggestion}`?" if diagnostic.suggestion else ""
@@ -20,8 +29,8 @@ def show(diagnostic: Diagnostic, document: Document, colour: Colour) -> str:
     gutter = " "
     if position:
         gutter = " " * len(str(position.line))
-        lines.append(f"{gutter}{colour.paint('-->', 'place')} {diagnostic.file}:{position.line}:{position.column}")
-        lines += _frame(diagnostic, document, gutter, suggestion, colour)
+        lines.append(f"{gutter}{colour.paint('-->', 'place')} {report.name}:{position.line}:{position.column}")
+        lines += _frame(diagnostic, report.lines, gutter, suggestion, colour)
     elif suggestion:
         lines.append(f"{gutter} = {suggestion}")
     if diagnostic.help:
@@ -29,9 +38,10 @@ def show(diagnostic: Diagnostic, document: Document, colour: Colour) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _frame(diagnostic: Diagnostic, document: Document, gutter: str, suggestion: str, colour: Colour) -> list[str]:
+def _frame(
+    diagnostic: Diagnostic, source: Sequence[str], gutter: str, suggestion: str, colour: Colour
+) -> list[str]:
     position, end = diagnostic.position, diagnostic.end
-    source = document.lines
     if not position or position.line > len(source):
         return []
     bar = colour.paint("|", "place")
