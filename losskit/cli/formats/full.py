@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import unicodedata
-
 from collections.abc import Sequence
 
 from losskit.cli.colour import Colour
@@ -38,9 +37,7 @@ def _text(diagnostic: Diagnostic, report: FileReport, colour: Colour) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _frame(
-    diagnostic: Diagnostic, source: Sequence[str], gutter: str, suggestion: str, colour: Colour
-) -> list[str]:
+def _frame(diagnostic: Diagnostic, source: Sequence[str], gutter: str, suggestion: str, colour: Colour) -> list[str]:
     position, end = diagnostic.position, diagnostic.end
     if not position or position.line > len(source):
         return []
