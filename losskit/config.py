@@ -93,8 +93,8 @@ class Document:
         self.name = name
         self.text = text
         self.diagnostics: list[Diagnostic] = []
-        # Whether a number is written so that other readers would take it for something else.
-        self.has_odd_numbers = False
+        # The identities of containers of numbers that are written so that other readers take them for something else.
+        self.odd: set[int] = set()
         # The events of the items of each container, by its identity: those of a mapping's key and value, by the key;
         # those of a list's values.
         self.events: dict[int, Any] = {}
@@ -225,7 +225,7 @@ class _Reader:
         """Goes through all events once. Kept in one loop over local names: it is most of the time of validating."""
         loader = _Loader(self.document.text)
         next_event = loader.get_event
-        anchors, sizes, places = self.anchors, self.sizes, self.document.events
+        anchors, sizes, places, odd = self.anchors, self.sizes, self.document.events, self.document.odd
         documents = 0
         # The open containers, and of the innermost one: itself, its start, the events of its items, the key that waits
         # for a value, what `<<` names, and the size of the containers inside it.
@@ -255,7 +255,7 @@ class _Reader:
                     if value[:1] in _NUMBER_STARTS:
                         value, is_odd = _number(value)
                         if is_odd and not (self.is_json and isinstance(value, float)):
-                            self.document.has_odd_numbers = True
+                            odd.add(id(container))
                     elif value in _CONSTANTS:
                         value = _CONSTANTS[value]
                 if event.anchor is not None:
@@ -292,6 +292,8 @@ class _Reader:
                     self.refuse_size(event)
             elif kind is AliasEvent:
                 value, inner, event.anchored = self.anchored(event)
+                if isinstance(value, (int, float)) and Entry(None, event).notation:
+                    odd.add(id(container))
                 if is_mapping and key is None:
                     self.refuse("LK007", "a key must be text, not an alias", event)
                 size += inner
@@ -338,6 +340,8 @@ class _Reader:
                     self.report("LK010", "`<<` takes a mapping, or a list of mappings", event)
                     continue
                 places = self.document.events[id(source)]
+                if id(source) in self.document.odd:
+                    self.document.odd.add(id(container))
                 for key, item in source.items():
                     if key not in container:
                         container[key], events[key] = item, places[key]
@@ -385,7 +389,7 @@ def _cut(text: str) -> str:
 
 def number_notation_warning(document: Document, path: Path) -> Diagnostic | None:
     """A warning where PyYAML's default reader takes the number at `path`, as it is written, for something else."""
-    entry = document.entry(path) if document.has_odd_numbers else None
+    entry = document.entry(path) if document.odd else None
     if not entry or not entry.notation:
         return None
     value = document.data

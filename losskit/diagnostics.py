@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 DOCUMENTATION = "https://losskit.readthedocs.io/en/stable/"
@@ -84,8 +83,7 @@ class Edit(NamedTuple):
     text: str
 
 
-@dataclass(frozen=True)
-class Diagnostic:
+class Diagnostic(NamedTuple):
     """One problem: what, where, how bad, and the cure where there is one."""
 
     code: str
@@ -133,7 +131,7 @@ class Diagnostic:
 
     def at(self, span: Span | None, file: str | None) -> Diagnostic:
         """The same problem with its place."""
-        return replace(self, position=span and span.start, end=span and span.end, file=file)
+        return self._replace(position=span and span.start, end=span and span.end, file=file)
 
 
 class ConfigError(ValueError):
@@ -198,17 +196,6 @@ def listing(names: Iterable[str], limit: int = 5) -> str:
     """`a, b, c`, and an ellipsis where there are more than `limit`."""
     names = list(names)
     return ", ".join(names[:limit]) + (", …" if len(names) > limit else "")
-
-
-def nearest(word: str, names: Iterable[str], cutoff: float = 0.6) -> list[str]:
-    """Up to 5 of `names` that are spelt like `word`, the nearest first."""
-    import difflib  # Here, because it costs 6 ms and only a mistake needs it.
-
-    if len(word) < 3 and cutoff < 0.7:
-        return []  # two letters are like too many words
-    word = word[:100].lower().replace("-", "_").replace(" ", "_")
-    by_key = {name.lower(): name for name in names}
-    return [by_key[key] for key in difflib.get_close_matches(word, by_key, n=5, cutoff=cutoff)]
 
 
 def cut(text: str) -> str:

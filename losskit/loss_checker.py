@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from losskit.config import Document, Path, number_notation_warning
 from losskit.constants import DEFAULT_LOSSES, MULTI, RESERVED
-from losskit.diagnostics import Diagnostic, cut, listing, nearest, show
+from losskit.diagnostics import Diagnostic, cut, listing, show
 from losskit.registry import LossEntry, Registry
 from losskit.settings import setting_errors
+from losskit.spelling import nearest
 
 if TYPE_CHECKING:
     from losskit.schema.base import BaseLossConfig, FeatureContext

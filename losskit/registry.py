@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from losskit.constants import DEFAULT_LOSSES, FEATURE_TYPES
-from losskit.diagnostics import WARNING, Diagnostic, listing, nearest
+from losskit.diagnostics import WARNING, Diagnostic, listing
 from losskit.schema import catalogue
+from losskit.spelling import nearest
 
 if TYPE_CHECKING:
     from torch import nn

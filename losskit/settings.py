@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from losskit.diagnostics import nearest, quoting, show, show_path
+from losskit.diagnostics import quoting, show, show_path
 from losskit.registry import LossEntry
 from losskit.schema.describe import describe, yaml_text
-from losskit.schema.quick import UnknownKeywordError, fits, is_integer, is_number
+from losskit.schema.quick import UnknownKeywordError, compiled, is_integer, is_number
+from losskit.spelling import nearest
 
 _LIMITS = {
     "minimum": "at least",
@@ -34,16 +35,22 @@ class SettingError(NamedTuple):
 
 def setting_errors(entry: LossEntry, values: Mapping[str, Any]) -> Iterator[SettingError]:
     """What the schema of a loss objects to in `values`, apart from settings that the loss does not have."""
-    try:
-        if fits(values, entry.schema):
-            return
-    except UnknownKeywordError:
-        pass
+    if _check(entry)(values):
+        return
     for error in validator(entry).iter_errors(values):
         if error.absolute_path:
             setting, *steps = error.absolute_path
             for inner, inside in _innermost(error):
                 yield _explained(entry, str(setting), (*steps, *inside), inner)
+
+
+@functools.lru_cache(maxsize=512)
+def _check(entry: LossEntry) -> Callable[[Any], bool]:
+    """Says whether settings are surely right."""
+    try:
+        return compiled(entry.schema)
+    except UnknownKeywordError:
+        return lambda values: False
 
 
 @functools.lru_cache(maxsize=512)
@@ -116,9 +123,9 @@ def _type_help(value: Any, schema: Mapping[str, Any]) -> str | None:
             number = int(text) if text.lstrip("+-").isdecimal() else float(text)
         except ValueError:
             return None
-        return (
-            f"write {yaml_text(number)}" + ("" if "_" in value else " without quotes") if fits(number, schema) else None
-        )
+        if not compiled(schema)(number):
+            return None
+        return f"write {yaml_text(number)}" + ("" if "_" in value else " without quotes")
     if isinstance(value, str) and "boolean" in kinds and value.lower() in ("yes", "no", "on", "off", "y", "n"):
         return f"write {'true' if value.lower() in ('yes', 'on', 'y') else 'false'}"
     return quoting(value) if kinds == ["string"] else None

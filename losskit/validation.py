@@ -14,20 +14,16 @@ from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from losskit.config import Document, Path, read
-from losskit.constants import DEFAULT_LOSSES, FEATURE_TYPES
-from losskit.diagnostics import WARNING, ConfigError, Diagnostic, cut, has_errors, in_order, nearest, quoting, show
+from losskit.constants import DEFAULT_LOSSES, FEATURE_KEYS, FEATURE_TYPES, FEATURES_KEY, FOREIGN_KEYS, LOSSES_KEY
+from losskit.diagnostics import WARNING, ConfigError, Diagnostic, cut, has_errors, in_order, quoting, show
 from losskit.loss_checker import FoundLoss, LossChecker
 from losskit.registry import Registry, registry
+from losskit.spelling import nearest
 
 if TYPE_CHECKING:
     from losskit.schema.base import FeatureConfig, FeatureContext, LossesConfig
 
-FEATURES_KEY = "output_features"
-LOSSES_KEY = "losses"
 _TYPES_HELP = f"feature types: {', '.join(FEATURE_TYPES)}"
-# Ludwig's, which are spelt like ours.
-_FOREIGN_KEYS = ("input_features",)
-_FEATURE_KEYS = ("name", "type", "loss", "num_classes", "classes")
 
 
 def validate(
@@ -213,7 +209,7 @@ class Validation:
 
     def _check_near_misses(self, data: dict[str, Any], path: Path, known: tuple[str, ...]) -> None:
         for key in data:
-            if key not in known and key not in _FOREIGN_KEYS:
+            if key not in known and key not in FOREIGN_KEYS:
                 near = [name for name in nearest(key, known, cutoff=0.8) if name not in data]
                 if near:
                     self.has_losses |= near[0] == FEATURES_KEY
@@ -247,7 +243,7 @@ class Validation:
     def _check_feature(self, feature: dict[str, Any], path: Path) -> None:
         from losskit.schema.base import FeatureContext
 
-        self._check_near_misses(feature, path, _FEATURE_KEYS)
+        self._check_near_misses(feature, path, FEATURE_KEYS)
         name, feature_type = feature.get("name"), feature.get("type")
         for key in ("name", "type"):
             if key not in feature:

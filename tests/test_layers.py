@@ -12,10 +12,10 @@ import losskit
 ROOT = Path(losskit.__file__).parent
 # A layer may import itself and the layers before it.
 LAYERS = [
-    {"constants", "diagnostics"},
+    {"constants", "diagnostics", "spelling"},
     {"schema", "config"},
     {"registry"},
-    {"modules", "settings", "loss_checker", "validation"},
+    {"modules", "settings", "loss_checker", "validation", "first_pass"},
     {"building", "testing"},
     {"cli"},
 ]

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from losskit.constants import RESERVED
-from losskit.diagnostics import ERROR, cut, listing, nearest
+from losskit.diagnostics import ERROR, cut, listing
 from losskit.schema import fields as schema_utils
+from losskit.spelling import nearest
 
 if TYPE_CHECKING:
     import marshmallow
