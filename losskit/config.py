@@ -53,7 +53,7 @@ _YAML_1_1_FLOAT = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+][0-9]+)?\Z
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9]+\Z")
 _NOT_PRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|\ufeff")
 _PRINTABLE_ASCII = b"\t\n\r" + bytes(range(0x20, 0x7F))
-_LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
+LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _NUMBER_STARTS = frozenset("+-.0123456789")
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -72,6 +72,11 @@ class Entry:
     @property
     def value(self) -> Span:
         return _span(self._value)
+
+    def is_in_one_line(self, is_key: bool) -> bool:
+        """Whether the key, or else the value, ends on the line on which it starts, so that its span is all of it."""
+        event = self._key if is_key and self._key is not None else self._value
+        return bool(event.start_mark.line == event.end_mark.line) and not hasattr(event, "anchored")
 
     @property
     def notation(self) -> str | None:
@@ -125,6 +130,7 @@ class Document:
         suggestion: str | None = None,
         help: str | None = None,
         cure: str | None = None,
+        keeps_quotes: bool = True,
     ) -> Diagnostic:
         """A diagnostic at the value of `path`, or at its key; `cure` is what should stand in its place."""
         from losskit.diagnostics import Diagnostic, Edit, Position, Span, show_path
@@ -134,8 +140,8 @@ class Document:
         edits: tuple[Edit, ...] = ()
         if span is None and self.text:
             span = Span(Position(1, 1), Position(1, 1))
-        elif span and cure is not None and self.text:
-            edits = (Edit(span, self._quoted(cure, span)),)
+        elif span and cure is not None and self.text and entry and entry.is_in_one_line(on_key):
+            edits = (Edit(span, self._quoted(cure, span) if keeps_quotes else cure),)
         problem = Diagnostic(code, message, show_path(path), severity, suggestion=suggestion, help=help, edits=edits)
         return problem.at(span, self.name)
 
@@ -146,7 +152,7 @@ class Document:
 
     @property
     def lines(self) -> list[str]:
-        return _LINE_BREAK.split(self.text)
+        return LINE_BREAK.split(self.text)
 
 
 def read(source: str | bytes, name: str | None = None) -> Document:
@@ -168,7 +174,7 @@ def read(source: str | bytes, name: str | None = None) -> Document:
             return _refused(document, "LK008", f"not UTF-8 text: byte 0x{source[error.start]:02x}", line, 1)
     document.text = source = source.removeprefix("\ufeff")
     if not is_plain and (bad := _NOT_PRINTABLE.search(source)):
-        before = _LINE_BREAK.split(source[: bad.start()])
+        before = LINE_BREAK.split(source[: bad.start()])
         message = f"the character U+{ord(bad[0]):04X} is not allowed in YAML"
         return _refused(document, "LK001", message, len(before), len(before[-1]) + 1)
     try:

@@ -15,7 +15,7 @@ LAYERS = [
     {"constants", "diagnostics", "spelling"},
     {"schema", "config"},
     {"registry"},
-    {"modules", "settings", "loss_checker", "validation", "first_pass"},
+    {"modules", "settings", "loss_checker", "validation", "first_pass", "fixing"},
     {"building", "testing"},
     {"cli"},
 ]
