@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from losskit.config import LINE_BREAK, Document, Path, read
@@ -23,19 +23,19 @@ class Fixed(NamedTuple):
     cured: int
 
 
-def fix(text: str, name: str | None, *, at: str | None = None, wanted: Iterable[str] | None = None) -> Fixed:
+def fix(text: str, name: str | None, *, at: str | None = None, shows: Callable[[str], bool] | None = None) -> Fixed:
     """Makes all safe cures: those of diagnostics, and settings under `params` go beside `type`.
 
     Args:
         text: the config.
         name: of the file.
         at: where the losses stand; MMF reads `params` itself there, so they stay.
-        wanted: the codes whose cures are made; None for all.
+        shows: of which codes the cures are made; None for all.
     """
     count = 0
     for _ in range(_MAX_ROUNDS):
         validation = Validation(read(text, name), at=at)
-        cured = [d for d in validation.diagnostics if d.edits and (wanted is None or d.code in wanted)]
+        cured = [d for d in validation.diagnostics if d.edits and (shows is None or shows(d.code))]
         better = _edited(text, [edit for diagnostic in cured for edit in diagnostic.edits]) if cured else text
         if better == text or not _is_read(better, name):
             break

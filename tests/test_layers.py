@@ -16,7 +16,7 @@ LAYERS = [
     {"schema", "config"},
     {"registry"},
     {"modules", "settings", "loss_checker", "validation", "first_pass", "fixing"},
-    {"building", "testing"},
+    {"building", "testing", "smoke"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

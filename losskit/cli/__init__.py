@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     130 interrupted, 141 when whoever read the output has stopped."""
     parser = argparse.ArgumentParser(prog="losskit", description="Losses for PyTorch, declared in YAML.")
     parser.add_argument("--version", action="version", version=f"losskit {losskit.__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    # With `prog`, argparse need not find out how wide the terminal is, which takes it a tenth of a right run.
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, prog="losskit")
     given = list(sys.argv[1:] if arguments is None else arguments)
     for name, summary in COMMANDS.items():
         command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def add_plugin_argument(parser: argparse.ArgumentParser) -> None:
+def add_plugin_argument(parser: argparse._ActionsContainer) -> None:
     """The option by which a command knows losses that are not built in."""
     parser.add_argument(
         "--plugin",
