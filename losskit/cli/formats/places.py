@@ -14,18 +14,19 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def repository_path(name: str) -> str:
-    """The path from the root of the repository, where a CI system says which that is; otherwise `name` as it is.
+    """The path from the root of the repository, where CI says which that is; otherwise from the current folder.
 
     A job may run in a folder of the repository, and its annotations would then be looked for in the wrong place.
     """
+    path = os.path.normpath(name)
     root = next(filter(None, map(os.environ.get, _ROOTS)), None)
-    if root is None:
-        return name
-    try:
-        path = os.path.relpath(name, root)
-    except ValueError:  # on another drive of Windows
-        return name
-    return name if _is_outside(path) else path.replace(os.sep, "/")
+    if root is not None:
+        try:
+            from_root = os.path.relpath(name, root)
+        except ValueError:  # on another drive of Windows
+            from_root = os.pardir
+        path = path if _is_outside(from_root) else from_root
+    return path.replace(os.sep, "/")
 
 
 def uri(path: str) -> tuple[str, bool]:
