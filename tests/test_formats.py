@@ -37,7 +37,7 @@ GITLAB, REPORT = (
 FOR_PROGRAMS = ("json", "github", "gitlab", "junit", "sarif")
 UNKNOWN_SETTING = "output_features:\n  - name: price\n    type: number\n    loss: {type: huber, detla: 0.5}\n"
 WARNED = "output_features:\n  - {name: price, type: number, loss: {type: huber, delta: 1e-3}}\n"
-PLUGIN = Diagnostic("LK401", 'the plugin "x" failed: ValueError: ]]>\n::error::\x1b[31m %0A', severity=WARNING)
+PLUGIN = Diagnostic("LK401", 'the plugin "x" failed: ValueError: ]]>\r\n::error::\x1b[31m %0A', severity=WARNING)
 # What has a meaning in one of the formats: an escape, a separator, a scheme, the parent folder, bytes that are no text.
 STRANGE_NAMES = [
     "a b.yaml",
