@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -505,6 +506,7 @@ def test_a_uri_is_relative_only_within_the_repository(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert uri("a/b.yaml") == ("a/b.yaml", True)
     assert uri("/etc/a b.yaml") == ("file:///etc/a%20b.yaml", False)
+    assert uri("C:/b.yaml" if os.name == "nt" else "/C:/b.yaml") == ("file:///C:/b.yaml", False)
     assert uri("../b.yaml") == (tmp_path.parent.as_uri() + "/b.yaml", False)
     (result,) = sarif_results(written("sarif", checked(UNKNOWN_SETTING, "/etc/a.yaml")))
     assert result["locations"][0]["physicalLocation"]["artifactLocation"] == {"uri": "file:///etc/a.yaml"}

@@ -36,11 +36,13 @@ def uri(path: str) -> tuple[str, bool]:
     if _is_outside(path):
         path = os.path.abspath(path).replace(os.sep, "/")
     is_relative = not os.path.isabs(path)
+    # In a relative URI, a colon would end a scheme; in an absolute one it may stand behind a drive.
+    safe = "/" if is_relative else "/:"
     try:
         # The bytes that the file system holds, also where they are no UTF-8.
-        quoted = quote(path.encode("utf-8", "surrogateescape"))
+        quoted = quote(path.encode("utf-8", "surrogateescape"), safe)
     except UnicodeEncodeError:
-        quoted = quote(well_formed(path))
+        quoted = quote(well_formed(path), safe)
     return (quoted, True) if is_relative else (f"file:///{quoted.lstrip('/')}", False)
 
 
