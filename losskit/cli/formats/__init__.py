@@ -39,6 +39,18 @@ class Summary:
         self.warnings = warnings
 
 
+def described(diagnostic: Diagnostic) -> list[str]:
+    """The problem and its cure in lines of their own, without the place."""
+    return [diagnostic.text, *([f"help: {diagnostic.help}"] if diagnostic.help else [])]
+
+
+def printable(text: str) -> str:
+    """`text` on one line, with what would move or colour the output written out."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 class Reporter:
     """Writes what was found: `start`, then `file` for each file in order, also for right ones, then `finish`.
 
