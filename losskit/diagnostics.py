@@ -58,6 +58,7 @@ CODES: dict[str, Code] = {
         ("LK303", "no-effect", "a setting that has no effect where it stands"),
         ("LK304", "unused-ignore", "a comment that silences a code which is not found on its line"),
         ("LK401", "plugin", "a plugin could not be imported or registered"),
+        ("LK501", "does-not-train", "on made-up data, the loss fails or has no finite value and gradient"),
     )
 }
 

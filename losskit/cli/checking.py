@@ -105,13 +105,14 @@ def _check_thoroughly(document: Document, name: str, options: Options, is_named:
     if options.fixes and document.text:
         from losskit.fixing import fix
 
-        found = fix(document.text, name, at=options.at, shows=options.selection and options.selection.shows)
+        shows = options.selection.shows if options.selection else None
+        found = fix(document.text, name, at=options.at, shows=shows)
         if found.text != before:
             document, cured = read(found.text, name), found.cured
             validation = Validation(document, at=options.at)
     diagnostics: list[Diagnostic] = validation.diagnostics
     if options.smoke and document.data is not None:
-        from losskit.cli.smoke import smoke_test
+        from losskit.smoke import smoke_test
 
         diagnostics = [*diagnostics, *smoke_test(validation)]
     # What ended the reading of a file cannot be silenced: nobody knows what stands behind it.

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from losskit.cli.colour import Colour
+    from losskit.cli.progress import Progress
 
 FORMAT_VARIABLE = "LOSSKIT_OUTPUT_FORMAT"
 
@@ -223,10 +224,8 @@ class _Run:
         if found:
             text = f"{files} checked, {' and '.join(found)} in {_plural(summary.wrong_files, 'file')}"
         if self.wants_diff:
-            left = f", {' and '.join(found)} would be left" if found else ""
-            text = (
-                f"{files} checked, {_plural(self.cured, 'cure')} to make in {_plural(self.cured_files, 'file')}{left}"
-            )
+            text = f"{files} checked, {_plural(self.cured, 'cure')} to make in {_plural(self.cured_files, 'file')}"
+            text += f", {' and '.join(found)} would be left" if found else ""
         elif self.cured:
             text += f"; {_plural(self.cured, 'cure')} made in {_plural(self.cured_files, 'file')}"
         return text
@@ -248,9 +247,9 @@ class _Run:
 def _progress(options: argparse.Namespace, is_free: bool) -> Progress | None:
     if options.quiet or options.verbose or not is_free or not sys.stderr.isatty():
         return None
-    from losskit.cli.progress import Progress
+    from losskit.cli import progress
 
-    return Progress(sys.stderr)
+    return progress.Progress(sys.stderr)
 
 
 def _plural(count: int, noun: str) -> str:
