@@ -37,9 +37,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    # Feature types; settings, each with the index of its check; the settings with rules, and their defaults; those with
-    # one number per class; what `inputs` may name; whether the rules are content with all defaults.
-    Loss = tuple[tuple[str, ...], dict[str, int], dict[str, Any], tuple[str, ...], tuple[str, ...], bool]
+    # Feature types; settings, each with the index of its check; the settings with rules, each with its default and what
+    # else is right while the others have theirs; those with one number per class; what `inputs` may name; whether the
+    # rules are content with all defaults.
+    Loss = tuple[tuple[str, ...], dict[str, int], dict[str, list[Any]], tuple[str, ...], tuple[str, ...], bool]
 
 {table}'''
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from losskit.diagnostics import Diagnostic
 
 # In a folder, a file that cannot be read as YAML is ours only if it says so.
-_MENTIONS_FEATURES = re.compile(r"""^[ \t{]*["']?output_features["']?[ \t]*:""", re.MULTILINE)
+_MENTIONS_FEATURES = r"""(?m)^[ \t{]*["']?output_features["']?[ \t]*:"""
 _COMMENT_MARK = "losskit:"
 _UNREADABLE = ("LK008", "LK011")
 
@@ -98,7 +98,7 @@ def _check_thoroughly(document: Document, name: str, options: Options, is_named:
     from losskit.validation import Validation
 
     validation = Validation(document, at=options.at)
-    if not (is_named or validation.has_losses or _MENTIONS_FEATURES.search(document.text)):
+    if not (is_named or validation.has_losses or re.search(_MENTIONS_FEATURES, document.text)):
         return Outcome(None)
     cured = 0
     before = document.text
