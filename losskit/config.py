@@ -8,6 +8,8 @@ looked at only where there is something to say: most configs are right.
 from __future__ import annotations
 
 import functools
+import gc
+import itertools
 import re
 
 import yaml
@@ -31,7 +33,11 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 64
-MAX_NODES = 500_000
+# Keys and values as they are written, and again values once aliases are written out: the most that is read in half a
+# second, and enough for a weight for each word of a large vocabulary.
+MAX_NODES = 250_000
+# After so many problems, the rest is not checked: nobody reads them, and the config may be made to keep us busy.
+MAX_PROBLEMS = 1000
 MAX_SCALAR = 1 << 16
 # A longer run of digits is no number that a loss could use, and Python refuses to convert very long ones.
 MAX_DIGITS = 400
@@ -149,7 +155,7 @@ class Document:
         quote = self.lines[span.start.line - 1][span.start.column - 1]
         return f"{quote}{text}{quote}" if quote in "'\"" else text
 
-    @property
+    @functools.cached_property
     def lines(self) -> list[str]:
         return LINE_BREAK.split(self.text)
 
@@ -177,6 +183,9 @@ def read(source: str | bytes, name: str | None = None) -> Document:
         before = LINE_BREAK.split(source[: min(bad)])
         message = f"the character U+{ord(source[min(bad)]):04X} is not allowed in YAML"
         return _refused(document, "LK001", message, len(before), len(before[-1]) + 1)
+    # Nothing here makes cycles, and to look for them among so many events takes four times as long as reading.
+    is_collecting = gc.isenabled()
+    gc.disable()
     try:
         _Reader(document, is_json=bool(name and name.lower().endswith(".json"))).read()
     except _RefusalError as refusal:
@@ -189,6 +198,9 @@ def read(source: str | bytes, name: str | None = None) -> Document:
         _refused(document, "LK001", f"not valid YAML: {problem}", *place)
     except (yaml.YAMLError, ValueError) as error:
         _refused(document, "LK001", f"not valid YAML: {error}")
+    finally:
+        if is_collecting:
+            gc.enable()
     if document.data is None and not document.diagnostics:
         _refused(document, "LK009", "the config is empty")
     return document
@@ -249,7 +261,7 @@ class _Reader:
         merges: list[tuple[Any, Any]] = []
         size = 0
         is_mapping = False
-        while (event := next_event()) is not None:
+        for event in itertools.islice(iter(next_event, None), MAX_NODES):
             kind = event.__class__
             if kind is ScalarEvent:
                 value = event.value
@@ -265,7 +277,7 @@ class _Reader:
                         self.report("LK002", message, event)
                     continue
                 if not event.style:
-                    if value[:1] in _NUMBER_STARTS:
+                    if value[:1] in _NUMBER_STARTS and len(value) <= MAX_DIGITS:
                         value, is_odd = _number(value)
                         if is_odd and not (self.is_json and isinstance(value, float)):
                             odd.add(id(container))
@@ -334,6 +346,8 @@ class _Reader:
                 events.append(event)
             else:
                 self.document.data = value
+        if (event := next_event()) is not None:
+            self.refuse("LK005", f"more than {MAX_NODES:,} keys and values; a list or a mapping counts twice", event)
 
     def anchored(self, event: Any) -> tuple[Any, int, Any]:
         """What an alias stands for."""
@@ -373,6 +387,8 @@ class _Reader:
     def report(self, code: str, message: str, event: Any) -> None:
         from losskit.diagnostics import Diagnostic
 
+        if len(self.document.diagnostics) >= MAX_PROBLEMS:
+            self.refuse("LK005", f"there are more than {MAX_PROBLEMS:,} problems; the rest is not checked", event)
         self.document.diagnostics.append(Diagnostic(code, message).at(_span(event), self.document.name))
 
     def refuse(self, code: str, message: str, event: Any) -> NoReturn:
@@ -386,11 +402,10 @@ def _number(text: str) -> tuple[Any, bool]:
     """A plain scalar that starts as numbers do, by the rules of YAML 1.2; and whether YAML 1.1 reads another value."""
     if text in _CONSTANTS:
         return _CONSTANTS[text], False
-    if len(text) <= MAX_DIGITS:
-        if _INTEGER.match(text):
-            return int(text), bool(_LEADING_ZERO.match(text))
-        if _FLOAT.match(text):
-            return float(text), not _YAML_1_1_FLOAT.match(text)
+    if _INTEGER.match(text):
+        return int(text), bool(_LEADING_ZERO.match(text))
+    if _FLOAT.match(text):
+        return float(text), not _YAML_1_1_FLOAT.match(text)
     return text, False
 
 

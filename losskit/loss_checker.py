@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from losskit.config import Document, Path, number_notation_warning
+from losskit.config import MAX_PROBLEMS, Document, Path, number_notation_warning
 from losskit.constants import DEFAULT_LOSSES, MULTI, RESERVED
 from losskit.diagnostics import Diagnostic, cut, listing, show
 from losskit.registry import LossEntry, Registry
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
     from losskit.schema.base import BaseLossConfig, FeatureContext
 
 
-# After so many problems, the rest of a config is not checked.
-MAX_PROBLEMS = 1000
 # Of a long list of losses, so many are shown.
 _LISTED = 5
+# To look for what was meant takes time, so there is an end: so many misspelt names of losses, and so many names of
+# classes that others are compared with.
+_MAX_MISSPELT = 200
+_MAX_COMPARED = 5000
 
 
 class TooManyProblemsError(Exception):
@@ -48,23 +51,25 @@ class LossChecker:
         self.document = document
         self.registry = registry
         self.problems = problems
-        # An alias can repeat a loss many thousand times; it is checked, and its problems told, once.
-        self._checked: dict[tuple[int, FeatureContext], list[FoundLoss]] = {}
-        self._suggest = functools.cache(registry.suggest)
-        self._meant = functools.cache(registry.meant)
+        # An alias can repeat a loss many thousand times; it is checked, and its problems told, once. By identities,
+        # since to hash the classes of a feature for each of its losses takes long; the context is kept alive with them.
+        self._checked: dict[tuple[int, int], tuple[FeatureContext, list[FoundLoss]]] = {}
+        # What each misspelt name of a loss looks like, and the one that it can stand for.
+        self._misspelt: dict[tuple[str, str | None], tuple[list[str], str | None]] = {}
+        self._compared = 0
         self._names = functools.cache(registry.usual_names)
 
     def check(self, losses: Any, path: Path, context: FeatureContext) -> list[FoundLoss]:
         """The losses that stand at `path`: a name, a mapping, or a list of both."""
-        key = (id(losses), context)
+        key = (id(losses), id(context))
         if isinstance(losses, (dict, list)) and key in self._checked:
-            return self._checked[key]
+            return self._checked[key][1]
         if isinstance(losses, list):
             found = self._check_list(losses, path, context)
         else:
             found = list(self._check_one(losses, path, context))
         if isinstance(losses, (dict, list)):
-            self._checked[key] = found
+            self._checked[key] = (context, found)
         return found
 
     def _check_list(self, losses: list[Any], path: Path, context: FeatureContext) -> list[FoundLoss]:
@@ -143,7 +148,7 @@ class LossChecker:
         self, loss: dict[str, Any], path: Path, values: dict[str, Any], paths: dict[str, Path], context: FeatureContext
     ) -> None:
         """Says what stands in place of `type`, and takes a misspelt one for it so that the settings are checked."""
-        near = nearest("type", loss, cutoff=0.7)
+        near = nearest("type", itertools.islice(loss, 100), cutoff=0.7)
         if len(loss) == 1 and self.registry.find(next(iter(loss))):
             (name,) = loss
             help = f"write {{type: {cut(name)}, …}}, with the settings beside `type`"
@@ -166,15 +171,24 @@ class LossChecker:
             return None
         entry = self.registry.find(kind)
         if entry is None:
-            cure = self._meant(kind, context.type)
-            near = [cure] if cure else self._suggest(kind, context.type)
-            suggestion = near[0] if near else None
+            near, cure = self._spelling(kind, context.type)
+            suggestion = cure or (near[0] if near else None)
             message, help = f"no loss named {show(kind)}", self.names_help(context)
             if kind == MULTI:
                 message, suggestion = f"`{MULTI}` is no loss, but a list of losses that stands in its `params`", None
                 help = f"write {{type: {MULTI}, params: [...]}}, or the losses themselves"
             self.report("LK103", where, message, suggestion=suggestion, help=help, cure=suggestion and cure)
         return entry
+
+    def _spelling(self, name: str, feature_type: str | None) -> tuple[list[str], str | None]:
+        """What the name of a loss looks like, and the one loss that it can stand for."""
+        key = (name, feature_type)
+        if key not in self._misspelt:
+            if len(self._misspelt) >= _MAX_MISSPELT:
+                return [], None
+            near = self.registry.suggest(*key)
+            self._misspelt[key] = near, self.registry.meant(*key, near)
+        return self._misspelt[key]
 
     def _flattened(self, loss: dict[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, Path]]:
         """The loss with what stands under `params` beside the rest."""
@@ -272,15 +286,19 @@ class LossChecker:
                 continue
             path = (*found.paths.get(problem.setting, found.paths["type"]), *problem.steps)
             message = f"`{problem.setting}` of `{found.entry.name}` {problem.message}"
+            suggestion, cure = problem.suggestion, problem.cure
+            if problem.among and self._compared < _MAX_COMPARED:
+                self._compared += len(problem.among)
+                suggestion, cure = suggested(str(problem.steps[-1]), problem.among)
             self.report(
                 problem.code,
                 path,
                 message,
                 on_key=bool(problem.steps),
                 severity=problem.severity,
-                suggestion=problem.suggestion,
+                suggestion=suggestion,
                 help=problem.help,
-                cure=problem.cure,
+                cure=cure,
             )
 
     def names_help(self, context: FeatureContext) -> str:

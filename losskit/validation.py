@@ -13,16 +13,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from losskit.config import Document, Path, read
+from losskit.config import MAX_PROBLEMS, Document, Path, read
 from losskit.constants import DEFAULT_LOSSES, FEATURE_KEYS, FEATURE_TYPES, FEATURES_KEY, FOREIGN_KEYS, LOSSES_KEY
 from losskit.diagnostics import WARNING, ConfigError, Diagnostic, cut, has_errors, in_order, quoting, show
-from losskit.loss_checker import MAX_PROBLEMS, FoundLoss, LossChecker, TooManyProblemsError
+from losskit.loss_checker import FoundLoss, LossChecker, TooManyProblemsError
 from losskit.registry import Registry, registry
-from losskit.spelling import nearest, suggested
+from losskit.spelling import NEAR_MISS, may_be_near, nearest, suggested
 
 if TYPE_CHECKING:
     from losskit.schema.base import FeatureConfig, FeatureContext, LossesConfig
 
+# Keys that may be misspelt ones, of which so many are compared letter by letter.
+_MAX_COMPARED = 1000
 _TYPES_HELP = f"feature types: {', '.join(FEATURE_TYPES)}"
 
 
@@ -132,6 +134,10 @@ class Validation:
         self.registry = registry
         self.has_losses = False  # whether the document says anything about losses, right or wrong
         self._features: list[_Feature] = []
+        # What keys look like, and each context once, so that the losses of an alias are checked once for all features
+        # that are alike.
+        self._near_misses: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+        self._contexts: dict[FeatureContext, FeatureContext] = {}
         self._problems = list(document.diagnostics)
         self._checker = LossChecker(document, registry, self._problems)
         try:
@@ -219,14 +225,22 @@ class Validation:
 
     def _check_near_misses(self, data: dict[str, Any], path: Path, known: tuple[str, ...]) -> None:
         for key in data:
-            if key not in known and key not in FOREIGN_KEYS:
-                near = [name for name in nearest(key, known, cutoff=0.8) if name not in data]
+            if key not in known and key not in FOREIGN_KEYS and may_be_near(key, known, NEAR_MISS):
+                near = [name for name in self._near(key, known) if name not in data]
                 if near:
                     self.has_losses |= near[0] == FEATURES_KEY
                     message = f"`{cut(key)}` is ignored"
                     self._checker.report(
                         "LK107", (*path, key), message, on_key=True, severity=WARNING, suggestion=near[0]
                     )
+
+    def _near(self, key: str, known: tuple[str, ...]) -> list[str]:
+        """Which of `known` a key looks like; asked of so many keys that it takes no long time."""
+        if (key, known) not in self._near_misses:
+            if len(self._near_misses) >= _MAX_COMPARED:
+                return []
+            self._near_misses[key, known] = nearest(key, known, NEAR_MISS)
+        return self._near_misses[key, known]
 
     # Features
 
@@ -273,6 +287,7 @@ class Validation:
             self._report_unknown_type(feature_type, (*path, "type"))
         num_classes, classes = self._check_classes(feature, path)
         context = FeatureContext(str(feature_type) if known else None, num_classes, classes)
+        context = self._contexts.setdefault(context, context)
         if "loss" in feature:
             found = self._checker.check(feature["loss"], (*path, "loss"), context)
         elif context.type:

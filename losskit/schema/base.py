@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from losskit.constants import RESERVED
 from losskit.diagnostics import ERROR, cut, listing
 from losskit.schema import fields as schema_utils
-from losskit.spelling import suggested
 
 if TYPE_CHECKING:
     import marshmallow
@@ -42,6 +41,8 @@ class Problem:
     cure: str | None = None
     # From the setting to the key inside it that is wrong, where one is.
     steps: tuple[str | int, ...] = ()
+    # The names that this key may be a misspelling of; what is suggested is then found by the checker.
+    among: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,7 +130,8 @@ class BaseLossConfig:
         return schema
 
 
-_MAX_SUGGESTIONS = 20
+# To compare names with thousands of others takes long, and would help nobody.
+_MAX_AMONG = 1000
 
 
 def _class_problems(name: str, value: Any, feature: FeatureContext) -> Iterator[Problem]:
@@ -148,11 +150,9 @@ def _class_problems(name: str, value: Any, feature: FeatureContext) -> Iterator[
     missing = [label for label in feature.classes if label not in value]
     allowed = f"classes of the feature: {listing(map(cut, feature.classes), 20)}"
     unknown = [label for label in value if label not in labels]
-    for index, label in enumerate(unknown):
-        # To compare thousands of names with thousands of others takes long, and would help nobody.
-        suggestion, only = suggested(label, missing) if index < _MAX_SUGGESTIONS else (None, None)
+    for label in unknown:
         message = f"names the class {cut(label)}, which the feature does not have"
-        yield Problem(name, message, "LK206", steps=(label,), suggestion=suggestion, cure=only, help=allowed)
+        yield Problem(name, message, "LK206", steps=(label,), among=missing[:_MAX_AMONG], help=allowed)
     if missing:
         noun = "class" if len(missing) == 1 else "classes"
         yield Problem(name, f"has no value for the {noun} {listing(map(cut, missing))}", "LK206")
