@@ -306,6 +306,17 @@ def test_shown_yaml_is_a_valid_config(capsys, folder, name):
     assert run(capsys, "validate", "shown.yaml", "--strict")[:2] == (0, "")
 
 
+@pytest.mark.parametrize("columns", [80, 50])
+def test_what_is_shown_fits_the_terminal(capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    # The one with the longest descriptions, the one with the longest lists, and one with optional roles.
+    for arguments in (["list"], ["show", "focal"], ["show", "softmax_cross_entropy"], ["show", "drocc"]):
+        out = run(capsys, *arguments)[1]
+        assert max(map(len, out.splitlines())) <= columns
+    # Files are for editors, whatever the terminal is.
+    assert max(map(len, run(capsys, "show", "focal", "--format", "yaml")[1].splitlines())) <= 80
+
+
 def test_schema(capsys, folder):
     assert run(capsys, "schema")[1] == catalogue.CONFIG_SCHEMA.read_text("utf-8")
     assert run(capsys, "schema", "--check")[0] == 2

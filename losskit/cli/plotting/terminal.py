@@ -61,7 +61,7 @@ class _Canvas:
             # From half way to the column before, to half way to the next.
             start, stop = (y + heights[max(x - 1, 0)]) // 2, (y + heights[min(x + 1, len(heights) - 1)]) // 2
             way = [*_steps(start, y), *_steps(y, stop)[1:]]
-            for dot in way[1:] or way:  # The column before ended where this one starts.
+            for dot in (way[1:] if x else way) or way:  # The column before ended where this one starts.
                 if is_drawn[travelled % len(is_drawn)]:
                     row, inner = divmod(dot, down)
                     self.bits[row][x // across] |= _BITS[inner][x % across]
