@@ -15,11 +15,13 @@ from typing import Any
 
 import losskit.modules
 from losskit.cli import explaining
+from losskit.cli.commands import completion
 from losskit.diagnostics import CODES
 from losskit.registry import LossEntry, Reference, registry
 from losskit.schema import catalogue
 from losskit.schema.document import LossRow, config_schema, dump
 from losskit.schema.json_schema import loss_schema
+from scripts.completion import completion_scripts
 from scripts.pages import pages
 
 ROOT = Path(__file__).parent.parent
@@ -45,6 +47,7 @@ def generated() -> dict[Path, str]:
         package / "modules" / "__init__.pyi": _stub(entries, "module", "losskit.modules"),
         package / "schema" / "__init__.pyi": _stub(entries, "config", "losskit.schema"),
         **_codes_pages(),
+        **{completion.FOLDER / f"losskit.{shell}": text for shell, text in completion_scripts(entries).items()},
         **pages(entries, {entry.name: _schema(entry) for entry in entries}, HEADER, ROOT / "docs"),
     }
 

@@ -297,7 +297,7 @@ def test_show(capsys, losses):
     from losskit import register_loss
 
     register_loss("torch_ce", "category")(nn.CrossEntropyLoss)
-    assert "uses the name itself: weight, size_average, reduce" in run(capsys, "show", "torch_ce")[1]
+    assert "uses the name itself:\nweight, size_average, reduce" in run(capsys, "show", "torch_ce")[1]
 
 
 @pytest.mark.parametrize("name", registry.names())
@@ -306,7 +306,7 @@ def test_shown_yaml_is_a_valid_config(capsys, folder, name):
     assert run(capsys, "validate", "shown.yaml", "--strict")[:2] == (0, "")
 
 
-@pytest.mark.parametrize("columns", [80, 50])
+@pytest.mark.parametrize("columns", [80, 70])
 def test_what_is_shown_fits_the_terminal(capsys, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
     # The one with the longest descriptions, the one with the longest lists, and one with optional roles.

@@ -19,6 +19,7 @@ COMMANDS = {
     "schema": "write the JSON Schema of config files",
     "explain": "say what a code such as LK201 means",
     "plot": "draw losses and their gradients",
+    "completion": "print the script by which a shell completes losskit",
 }
 EXIT_OK, EXIT_FINDINGS, EXIT_CANNOT_RUN, EXIT_INTERNAL = 0, 1, 2, 3
 # As a shell shows it for programs that end so, so that `set -o pipefail` notices.
