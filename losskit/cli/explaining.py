@@ -6,16 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import losskit
-from losskit.diagnostics import CODES, ERROR, WARNING, Code, Diagnostic
+from losskit.diagnostics import CODES, ERROR, Code, Diagnostic
 
 FOLDER = Path(losskit.__file__).parent / "explanations"
 # No comment silences these: a plugin's failure is on no line, and a comment that is too many goes away.
 _WITHOUT_COMMENT = ("LK304", "LK401")
-
-
-def severity_of(code: Code) -> str:
-    """How bad the problem is: all of LK3xx are warnings, and two of the others."""
-    return WARNING if code.number.startswith("LK3") or code.number in ("LK107", "LK401") else ERROR
 
 
 def url_of(code: Code) -> str:
@@ -26,20 +21,19 @@ def url_of(code: Code) -> str:
 def body(code: Code) -> str:
     """What is to be said of a code, in Markdown, without its title."""
     text = (FOLDER / f"{code.number}.md").read_text("utf-8")
-    return text if severity_of(code) == ERROR else f"{text}\n{_silencing(code.number)}"
+    return text if code.severity == ERROR else f"{text}\n{_silencing(code.number)}"
 
 
 def page(code: Code) -> str:
     """The whole page of a code, in Markdown."""
     what = code.summary[0].upper() + code.summary[1:]
-    return f"# {code.number}: {code.name}\n\n**{what}.** This is {_article(severity_of(code))}.\n\n{body(code)}"
+    return f"# {code.number}: {code.name}\n\n**{what}.** This is {_article(code.severity)}.\n\n{body(code)}"
 
 
 def index(link: Callable[[Code], str]) -> str:
     """A table of all codes, in Markdown; `link` says where the page of each is."""
     rows = (
-        f"| [{code.number}]({link(code)}) | {code.name} | {severity_of(code)} | {code.summary} |"
-        for code in CODES.values()
+        f"| [{code.number}]({link(code)}) | {code.name} | {code.severity} | {code.summary} |" for code in CODES.values()
     )
     return "\n".join(["| code | name | severity | meaning |", "|---|---|---|---|", *rows]) + "\n"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from losskit.constants import FEATURE_TYPES
-from losskit.diagnostics import nearest
+from losskit.spelling import nearest
 
 
 def add_feature_argument(parser: argparse.ArgumentParser, what: str) -> None:

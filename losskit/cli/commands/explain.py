@@ -11,8 +11,9 @@ from collections.abc import Iterator
 
 from losskit.cli import CannotRunError
 from losskit.cli.colour import Colour
-from losskit.cli.explaining import body, index, page, severity_of, url_of
-from losskit.diagnostics import CODES, Code, nearest
+from losskit.cli.explaining import body, index, page, url_of
+from losskit.diagnostics import CODES, Code
+from losskit.spelling import nearest
 
 MAX_WIDTH = 100
 
@@ -62,7 +63,7 @@ def _fields(code: Code) -> dict[str, str]:
     return {
         "code": code.number,
         "name": code.name,
-        "severity": severity_of(code),
+        "severity": code.severity,
         "summary": code.summary,
         "explanation": body(code),
         "url": url_of(code),
@@ -75,14 +76,14 @@ def _list(colour: Colour) -> Iterator[str]:
     for code in CODES.values():
         indent = " " * (len(code.number) + longest + 4)
         first, *rest = textwrap.wrap(code.summary, max(20, width - len(indent)))
-        yield f"{colour.paint(code.number, severity_of(code))}  {code.name:<{longest}}  {first}"
+        yield f"{colour.paint(code.number, code.severity)}  {code.name:<{longest}}  {first}"
         yield from (indent + line for line in rest)
 
 
 def _text(code: Code, colour: Colour) -> Iterator[str]:
     """The page for a terminal: paragraphs at its width, headings and examples set off by their indentation."""
     width = _width()
-    title = colour.paint(f"{severity_of(code)}[{code.number}]", severity_of(code))
+    title = colour.paint(f"{code.severity}[{code.number}]", code.severity)
     yield f"{title} {colour.paint(code.name, 'bold')}"
     yield from textwrap.wrap(code.summary, width)
     yield ""

@@ -17,8 +17,9 @@ from losskit.cli.features import add_feature_argument
 from losskit.cli.plotting import BOTH, GRADIENT, VALUE, Picture, picture_of
 from losskit.config import Document, read
 from losskit.constants import RESERVED
-from losskit.diagnostics import cut, has_errors, nearest
+from losskit.diagnostics import cut, has_errors
 from losskit.registry import LossEntry, UnknownLossError, registry
+from losskit.spelling import nearest
 
 if TYPE_CHECKING:
     from losskit.modules.curves import Sweep

@@ -10,13 +10,13 @@ function _losskit_losses
   string split ' ' 'adaptive_log_softmax adaptive_log_softmax_with_loss attention_supervision bce bce_kl bce_kl_combined bce_with_logits bi_tempered_logistic binary_cross_entropy binary_cross_entropy_with_logits binary_weighted_cross_entropy caption_cross_entropy clip contrastive contrastive_loss corn cos_emb cos_emb_loss cosine_embedding cross_entropy ctc deep_sad deep_svdd dice drocc entmax15 entropic_open_set focal gaussian_nll hinge_embedding huber in_batch_hinge info_nce kl_div kl_divergence l1 l2 label_smoothing_cross_entropy linear_cross_entropy logit_bce lovasz_hinge lovasz_softmax m4c_decoding_bce_with_mask mae mape margin_ranking mean_absolute_error mean_absolute_percentage_error mean_squared_error ms ms_loss mse multi_label_margin multi_label_soft_margin multi_margin multi_similarity next_token_softmax_cross_entropy nll nll_2d nll_loss nll_loss2d nt_xent objectosphere poisson_nll poly poly1 refiner_contrastive refiner_contrastive_loss refiner_ms rmse rmspe root_mean_squared_error root_mean_squared_percentage_error sequence_softmax_cross_entropy sigmoid_cross_entropy smooth_l1 soft_label_cross_entropy soft_margin soft_target_cross_entropy softmax_cross_entropy softmax_kldiv sparsemax tempered_softmax_cross_entropy triple_logit_bce triplet_margin triplet_margin_with_distance weighted_softmax wrong'
 end
 function _losskit_code
-  printf '%s\t%s\n' LK001 syntax LK002 repeated-key LK003 tag LK004 recursive-alias LK005 limit LK006 several-documents LK007 key-type LK008 encoding LK009 empty LK010 merge LK011 unreadable LK101 structure LK102 missing-key LK103 unknown-loss LK104 unknown-feature-type LK105 feature-type LK106 repeated-name LK107 near-miss-key LK108 no-default-loss LK201 unknown-setting LK202 type LK203 range LK204 choice LK205 missing-setting LK206 length LK207 rule LK208 unknown-input LK301 deprecated LK302 number-notation LK303 no-effect LK304 unused-ignore LK401 plugin
-  string split ' ' 'syntax repeated-key tag recursive-alias limit several-documents key-type encoding empty merge unreadable structure missing-key unknown-loss unknown-feature-type feature-type repeated-name near-miss-key no-default-loss unknown-setting type range choice missing-setting length rule unknown-input deprecated number-notation no-effect unused-ignore plugin'
+  printf '%s\t%s\n' LK001 syntax LK002 repeated-key LK003 tag LK004 recursive-alias LK005 limit LK006 several-documents LK007 key-type LK008 encoding LK009 empty LK010 merge LK011 unreadable LK101 structure LK102 missing-key LK103 unknown-loss LK104 unknown-feature-type LK105 feature-type LK106 repeated-name LK107 near-miss-key LK108 no-default-loss LK201 unknown-setting LK202 type LK203 range LK204 choice LK205 missing-setting LK206 length LK207 rule LK208 unknown-input LK301 deprecated LK302 number-notation LK303 no-effect LK304 unused-ignore LK401 plugin LK501 does-not-train
+  string split ' ' 'syntax repeated-key tag recursive-alias limit several-documents key-type encoding empty merge unreadable structure missing-key unknown-loss unknown-feature-type feature-type repeated-name near-miss-key no-default-loss unknown-setting type range choice missing-setting length rule unknown-input deprecated number-notation no-effect unused-ignore plugin does-not-train'
 end
 # Several codes with commas between them.
 function _losskit_codes
   set -l done (string replace -r '[^,]*$' '' -- (commandline -ct))
-  for code in LK001 LK002 LK003 LK004 LK005 LK006 LK007 LK008 LK009 LK010 LK011 LK101 LK102 LK103 LK104 LK105 LK106 LK107 LK108 LK201 LK202 LK203 LK204 LK205 LK206 LK207 LK208 LK301 LK302 LK303 LK304 LK401
+  for code in LK001 LK002 LK003 LK004 LK005 LK006 LK007 LK008 LK009 LK010 LK011 LK101 LK102 LK103 LK104 LK105 LK106 LK107 LK108 LK201 LK202 LK203 LK204 LK205 LK206 LK207 LK208 LK301 LK302 LK303 LK304 LK401 LK501
     echo $done$code
   end
 end
@@ -69,7 +69,7 @@ function _shtab_losskit_using
 end
 
 set -g _shtab_losskit_commands validate list show schema explain plot completion
-set -g _shtab_losskit_opts_with_value --at --color --draft --exclude --feature --format --output --output-format --plugin --set --stdin-filename --what -o
+set -g _shtab_losskit_opts_with_value --at --color --draft --exclude --feature --format --ignore --output --output-format --plugin --select --set --stdin-filename --what -o
 
 complete -c losskit -e
 complete -c losskit -f
@@ -78,17 +78,25 @@ complete -c losskit -n _shtab_losskit_using -s h -l help -d 'show this help mess
 complete -c losskit -n _shtab_losskit_using -l version -d 'show the version and exit'
 complete -c losskit -n '_shtab_losskit_using; and test $_shtab_losskit_npos -eq 0' -a validate -d 'check the losses of config files'
 complete -c losskit -n '_shtab_losskit_using validate' -s h -l help -d 'show this help message and exit'
-complete -c losskit -n '_shtab_losskit_using validate' -l output-format -xka "auto full concise json github gitlab junit sarif" -d 'how problems are printed (environment: LOSSKIT_OUTPUT_FORMAT)'
-complete -c losskit -n '_shtab_losskit_using validate' -l stdin-filename -x -d 'what to call standard input'
-complete -c losskit -n '_shtab_losskit_using validate' -l exclude -xka "(__fish_complete_path (commandline -ct))" -d 'leave out files and folders; may be repeated'
+complete -c losskit -n '_shtab_losskit_using validate' -l output-format -xka "auto full concise json github gitlab junit sarif" -d 'how problems are printed; auto is github where GITHUB_ACTIONS is true, else full (environment: LOSSKIT_OUTPUT_FORMAT)'
+complete -c losskit -n '_shtab_losskit_using validate' -s o -l output -xka "(__fish_complete_path (commandline -ct))" -d 'write the report to FILE in place of standard output'
+complete -c losskit -n '_shtab_losskit_using validate' -l select -xka "(_losskit_codes)" -d 'only problems of these codes, such as LK2,LK301'
+complete -c losskit -n '_shtab_losskit_using validate' -l ignore -xka "(_losskit_codes)" -d 'no problems of these codes'
+complete -c losskit -n '_shtab_losskit_using validate' -s q -l quiet -d 'no summary; twice: no problems either'
+complete -c losskit -n '_shtab_losskit_using validate' -s v -l verbose -d 'name each file that is checked'
+complete -c losskit -n '_shtab_losskit_using validate' -l color -xka "auto always never" -d 'when to use colour'
+complete -c losskit -n '_shtab_losskit_using validate' -l exclude -xka "(__fish_complete_path (commandline -ct))" -d 'leave out files and folders, in place of node_modules, site-packages; may be repeated'
 complete -c losskit -n '_shtab_losskit_using validate' -l force-exclude -d 'leave them out even if they are named'
+complete -c losskit -n '_shtab_losskit_using validate' -l only-configs -d 'leave out what has no losses even if it is named'
+complete -c losskit -n '_shtab_losskit_using validate' -l stdin-filename -x -d 'what to call standard input'
 complete -c losskit -n '_shtab_losskit_using validate' -l at -x -d 'where in each file the losses stand, such as model_config.visual_bert.losses'
+complete -c losskit -n '_shtab_losskit_using validate' -l plugin -x -d 'import MODULE first, which registers losses of its own; may be repeated'
+complete -c losskit -n '_shtab_losskit_using validate' -l fix -d 'make the cures that are safe'
+complete -c losskit -n '_shtab_losskit_using validate' -l diff -d 'show what --fix would change, and change nothing'
+complete -c losskit -n '_shtab_losskit_using validate' -l smoke -d 'also build each loss and train it for a step on made-up data; needs torch'
 complete -c losskit -n '_shtab_losskit_using validate' -l allow-empty -d 'finding no file with losses is not an error'
 complete -c losskit -n '_shtab_losskit_using validate' -l strict -d 'warnings fail too'
 complete -c losskit -n '_shtab_losskit_using validate' -l exit-zero -d 'exit with 0 even if there are errors'
-complete -c losskit -n '_shtab_losskit_using validate' -s q -l quiet -d 'no summary; twice: no problems either'
-complete -c losskit -n '_shtab_losskit_using validate' -l color -xka "auto always never" -d 'when to use colour'
-complete -c losskit -n '_shtab_losskit_using validate' -l plugin -x -d 'import MODULE first, which registers losses of its own; may be repeated'
 complete -c losskit -n '_shtab_losskit_using validate; and test $_shtab_losskit_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'files, folders (all *.yaml, *.yml and *.json below, nothing hidden) or patterns; `-` is standard input; without any, the current folder'
 complete -c losskit -n '_shtab_losskit_using; and test $_shtab_losskit_npos -eq 0' -a list -d 'list the losses'
 complete -c losskit -n '_shtab_losskit_using list' -s h -l help -d 'show this help message and exit'

@@ -97,17 +97,25 @@ _shtab_losskit_show_defaults_added=0
 
 _shtab_losskit_validate_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--output-format[how problems are printed (environment\: LOSSKIT_OUTPUT_FORMAT)]:output_format:(auto full concise json github gitlab junit sarif)"
-  "--stdin-filename[what to call standard input]:NAME:"
-  "*--exclude[leave out files and folders\; may be repeated]:GLOB:_files"
+  "--output-format[how problems are printed\; auto is github where GITHUB_ACTIONS is true, else full (environment\: LOSSKIT_OUTPUT_FORMAT)]:output_format:(auto full concise json github gitlab junit sarif)"
+  {-o,--output}"[write the report to FILE in place of standard output]:FILE:_files"
+  "*--select[only problems of these codes, such as LK2,LK301]:CODE:_losskit_codes"
+  "*--ignore[no problems of these codes]:CODE:_losskit_codes"
+  "*"{-q,--quiet}"[no summary\; twice\: no problems either]"
+  {-v,--verbose}"[name each file that is checked]"
+  "--color[when to use colour]:color:(auto always never)"
+  "*--exclude[leave out files and folders, in place of node_modules, site-packages\; may be repeated]:GLOB:_files"
   "--force-exclude[leave them out even if they are named]"
+  "--only-configs[leave out what has no losses even if it is named]"
+  "--stdin-filename[what to call standard input]:NAME:"
   "--at[where in each file the losses stand, such as model_config.visual_bert.losses]:PATH:"
+  "*--plugin[import MODULE first, which registers losses of its own\; may be repeated]:MODULE:"
+  "--fix[make the cures that are safe]"
+  "--diff[show what --fix would change, and change nothing]"
+  "--smoke[also build each loss and train it for a step on made-up data\; needs torch]"
   "--allow-empty[finding no file with losses is not an error]"
   "--strict[warnings fail too]"
   "--exit-zero[exit with 0 even if there are errors]"
-  "*"{-q,--quiet}"[no summary\; twice\: no problems either]"
-  "--color[when to use colour]:color:(auto always never)"
-  "*--plugin[import MODULE first, which registers losses of its own\; may be repeated]:MODULE:"
   "*:files, folders (all \*.yaml, \*.yml and \*.json below, nothing hidden) or patterns\; \`-\` is standard input\; without any, the current folder:_files"
 )
 
@@ -151,12 +159,12 @@ _losskit_losses() {
   _describe 'loss' losses
 }
 _losskit_code() {
-  local -a codes=(LK001:syntax LK002:repeated-key LK003:tag LK004:recursive-alias LK005:limit LK006:several-documents LK007:key-type LK008:encoding LK009:empty LK010:merge LK011:unreadable LK101:structure LK102:missing-key LK103:unknown-loss LK104:unknown-feature-type LK105:feature-type LK106:repeated-name LK107:near-miss-key LK108:no-default-loss LK201:unknown-setting LK202:type LK203:range LK204:choice LK205:missing-setting LK206:length LK207:rule LK208:unknown-input LK301:deprecated LK302:number-notation LK303:no-effect LK304:unused-ignore LK401:plugin) names=(syntax repeated-key tag recursive-alias limit several-documents key-type encoding empty merge unreadable structure missing-key unknown-loss unknown-feature-type feature-type repeated-name near-miss-key no-default-loss unknown-setting type range choice missing-setting length rule unknown-input deprecated number-notation no-effect unused-ignore plugin)
+  local -a codes=(LK001:syntax LK002:repeated-key LK003:tag LK004:recursive-alias LK005:limit LK006:several-documents LK007:key-type LK008:encoding LK009:empty LK010:merge LK011:unreadable LK101:structure LK102:missing-key LK103:unknown-loss LK104:unknown-feature-type LK105:feature-type LK106:repeated-name LK107:near-miss-key LK108:no-default-loss LK201:unknown-setting LK202:type LK203:range LK204:choice LK205:missing-setting LK206:length LK207:rule LK208:unknown-input LK301:deprecated LK302:number-notation LK303:no-effect LK304:unused-ignore LK401:plugin LK501:does-not-train) names=(syntax repeated-key tag recursive-alias limit several-documents key-type encoding empty merge unreadable structure missing-key unknown-loss unknown-feature-type feature-type repeated-name near-miss-key no-default-loss unknown-setting type range choice missing-setting length rule unknown-input deprecated number-notation no-effect unused-ignore plugin does-not-train)
   _describe 'code' codes -- names
 }
 # Several codes with commas between them.
 _losskit_codes() {
-  _sequence compadd - LK001 LK002 LK003 LK004 LK005 LK006 LK007 LK008 LK009 LK010 LK011 LK101 LK102 LK103 LK104 LK105 LK106 LK107 LK108 LK201 LK202 LK203 LK204 LK205 LK206 LK207 LK208 LK301 LK302 LK303 LK304 LK401
+  _sequence compadd - LK001 LK002 LK003 LK004 LK005 LK006 LK007 LK008 LK009 LK010 LK011 LK101 LK102 LK103 LK104 LK105 LK106 LK107 LK108 LK201 LK202 LK203 LK204 LK205 LK206 LK207 LK208 LK301 LK302 LK303 LK304 LK401 LK501
 }
 
 # End Custom Preamble
