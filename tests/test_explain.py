@@ -107,7 +107,7 @@ def test_all_codes_are_listed_without_one(capsys):
     [
         ("LK21", "no code 'LK21', did you mean LK201?"),
         ("unknow-seting", "no code 'unknow-seting', did you mean unknown-setting?"),
-        ("mypy", "no code 'mypy'; `losskit explain` lists all codes"),
+        ("zzz", "no code 'zzz'; `losskit explain` lists all codes"),
     ],
 )
 def test_an_unknown_code_is_told_with_the_nearest(capsys, asked, message):
