@@ -86,6 +86,11 @@ class LossEntry:
     def names(self) -> list[str]:
         return [self.name, *self.aliases]
 
+    @property
+    def roles(self) -> list[str]:
+        """All that `inputs` of a config can rename."""
+        return list(dict.fromkeys((*self.inputs, *self.optional_inputs, *self.targets, *self.optional_targets)))
+
     def misfit(self, called: str, feature_type: str, others: Iterable[str]) -> str:
         """Says that the loss is not for a feature type, and which are."""
         rest = f"which takes {listing(others)}" if others else "which has no losses yet"
@@ -101,10 +106,10 @@ class LossEntry:
         """The JSON Schema of the loss's settings, without references to other schemas."""
         definitions = catalogue.definitions() if self.is_built_in else {}
         if found := definitions.get(f"loss_{self.name}"):
-            return _inlined(found, definitions)
+            return _inlined(found, self.names, definitions)
         from losskit.schema.json_schema import loss_schema
 
-        return loss_schema(self.config.load(), self.names, self.summary)
+        return loss_schema(self.config.load(), self.names, self.summary, self.roles)
 
 
 class Registry:
@@ -380,11 +385,16 @@ def _entry_points_of(info: Path) -> str:
     return ""
 
 
-def _inlined(loss: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a loss as the validator needs it: shared settings written out, `params` already taken apart."""
+def _inlined(loss: dict[str, Any], names: list[str], definitions: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a loss as the validator needs it: shared settings written out, `params` already taken apart.
+
+    What the document's schema says only about the place of a loss is left out: the validator looks after it by itself.
+    """
     properties = {}
     for name, schema in loss["properties"].items():
         if name != "params":
             reference = schema.get("$ref", "").removeprefix("#/definitions/")
             properties[name] = definitions[reference] if reference else schema
-    return {**loss, "properties": properties}
+    properties["type"] = {"enum": names, "description": "The name of the loss."}
+    properties["inputs"] = {key: value for key, value in properties["inputs"].items() if key != "propertyNames"}
+    return {**{key: value for key, value in loss.items() if key != "allOf"}, "properties": properties}
