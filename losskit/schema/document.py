@@ -9,6 +9,7 @@ has a title, because messages and hover texts would else bear the title of what 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -24,6 +25,9 @@ DRAFTS = {
 # Of a list of losses without a feature, as MMF has it.
 ANY = "any"
 _MULTI_SUMMARY = "The losses that stand in its `params`, as in MMF."
+# What means something else in a regular expression; JSON Schema's know fewer escapes than Python's.
+_SYNTAX = re.compile(r"[\^$\\.*+?()\[\]{}|/]")
+_ESCAPED = r"\\\g<0>"
 # What explains a schema and lets nothing fail.
 _ANNOTATIONS = ("description", "markdownDescription", "default", "examples")
 # Keywords whose value maps names to schemas.
@@ -104,9 +108,17 @@ def _has(key: str) -> Schema:
 
 
 def _when(kind: str, then: Schema) -> Schema:
-    """Of whatever names its `type`: what holds where it is of that type."""
-    condition = {"type": "object", "properties": {"type": {"const": kind}}, "required": ["type"]}
-    return {"title": kind, "if": condition, "then": then}
+    """Of whatever names its `type`: what holds where it is of that type.
+
+    A pattern, because while one writes, the language server takes a constant for met by any word that it begins with,
+    and would offer the settings of `nll_loss` for `nll`.
+    """
+    is_kind = {"type": "string", "pattern": f"^{_SYNTAX.sub(_ESCAPED, kind)}$"}
+    return {
+        "title": kind,
+        "if": {"type": "object", "properties": {"type": is_kind}, "required": ["type"]},
+        "then": then,
+    }
 
 
 def _settings(row: LossRow) -> Schema:
