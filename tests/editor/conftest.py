@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from losskit.registry import registry
-from losskit.schema.document import LossRow, config_schema, dump
+from losskit.schema.document import DRAFTS, LossRow, config_schema, dump
 from tests.editor.language_server import LanguageServer
 
 HERE = Path(__file__).parent
@@ -29,14 +29,19 @@ def why_there_is_no_node():
     return None
 
 
-@pytest.fixture(scope="session")
-def node():
-    """The path of node. Without it the tests are skipped, or fail where CI_REQUIRES_NODE=1 asks for it."""
+def require_node():
+    """Skips where there is no node, or fails where CI_REQUIRES_NODE=1 asks for it; else returns its path."""
     if reason := why_there_is_no_node():
         if os.environ.get("CI_REQUIRES_NODE") == "1":
             pytest.fail(f"CI_REQUIRES_NODE is 1, but {reason}")
         pytest.skip(reason)
     return str(shutil.which("node"))
+
+
+@pytest.fixture(scope="session")
+def node():
+    """The path of node."""
+    return require_node()
 
 
 def document_schema(draft="7"):
@@ -109,11 +114,11 @@ def _cursor(text):
 class Ajv:
     """A process that validates documents with ajv."""
 
-    def __init__(self, node, draft):
+    def __init__(self, node, schema, draft):
         self._process = subprocess.Popen(
             [node, str(HERE / "ajv.js")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8"
         )
-        self.objection = self._ask({"schema": document_schema(draft), "draft": draft})
+        self.objection = self._ask({"schema": schema, "draft": draft})
 
     def is_valid(self, document):
         return self._ask(document)
@@ -129,9 +134,10 @@ class Ajv:
         self._process.stdout.close()
 
 
-@pytest.fixture(scope="session", params=["7", "2020-12"])
-def ajv(node, request):
-    """ajv with the schema in one of the drafts."""
-    process = Ajv(node, request.param)
-    yield process
-    process.close()
+@pytest.fixture(scope="session")
+def ajvs(node):
+    """ajv with the schema in each draft."""
+    processes = {draft: Ajv(node, document_schema(draft), draft) for draft in DRAFTS}
+    yield processes
+    for process in processes.values():
+        process.close()
