@@ -7,9 +7,10 @@ losskit.create_loss("huber", delta=0.5)   # a single loss
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # as in config.py
 if TYPE_CHECKING:
+    from typing import Any
+
     from losskit import testing as testing
     from losskit.building import build as build
     from losskit.building import create_loss as create_loss

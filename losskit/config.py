@@ -1,18 +1,33 @@
 """Reads YAML text into plain data that remembers where every key and value stands.
 
 The text is read from the parser's events, not through a loader: there, positions cost nothing, numbers can follow
-YAML 1.2, and depth and size are limited before anything is built.
+YAML 1.2, and depth and size are limited before anything is built. Places are kept as the events themselves, and are
+looked at only where there is something to say: most configs are right.
 """
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
 
 import yaml
+from yaml.events import (
+    AliasEvent,
+    DocumentStartEvent,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+)
 
-from losskit.diagnostics import WARNING, Diagnostic, Position, Span, cut, show_path
+# As `typing.TYPE_CHECKING`. A right config is checked in less time than typing and dataclasses take to import, so the
+# modules on its way do without them.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, NoReturn
+
+    from losskit.diagnostics import Diagnostic, Edit, Span
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 64
@@ -36,19 +51,39 @@ _CONSTANTS: dict[str, Any] = {
 # What PyYAML's default reader, which is on YAML 1.1, takes for a float.
 _YAML_1_1_FLOAT = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+][0-9]+)?\Z")
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9]+\Z")
-_NOT_PRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|\ufeff")
-_LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
-_UNREADABLE = (yaml.YAMLError, ValueError)
+_PRINTABLE_ASCII = b"\t\n\r" + bytes(range(0x20, 0x7F))
+LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
+_NUMBER_STARTS = frozenset("+-.0123456789")
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-_Mark = Any  # libyaml's, or PyYAML's, start and end marks: they have a line and a column, from 0
 
-
-class Entry(NamedTuple):
+class Entry:
     """Where one item of a mapping or list stands; items of a list have no key."""
 
-    key: Span | None
-    value: Span
-    notation: str | None = None  # how a number is written that other readers would take for something else
+    def __init__(self, key: Any, value: Any) -> None:
+        self._key = key
+        self._value = value
+
+    @property
+    def key(self) -> Span | None:
+        return _span(self._key) if self._key is not None else None
+
+    @property
+    def value(self) -> Span:
+        return _span(self._value)
+
+    def is_in_one_line(self, is_key: bool) -> bool:
+        """Whether the key, or else the value, ends on the line on which it starts, so that its span is all of it."""
+        event = self._key if is_key and self._key is not None else self._value
+        return bool(event.start_mark.line == event.end_mark.line) and not hasattr(event, "anchored")
+
+    @property
+    def notation(self) -> str | None:
+        """How a number is written that other readers would take for something else."""
+        event = getattr(self._value, "anchored", self._value)
+        if not isinstance(event, ScalarEvent) or event.style:
+            return None
+        return event.value if event.value[:1] in _NUMBER_STARTS and _number(event.value)[1] else None
 
 
 class Document:
@@ -62,20 +97,21 @@ class Document:
         self.name = name
         self.text = text
         self.diagnostics: list[Diagnostic] = []
-        # By the identity of each container. `_alive` keeps them, so that no identity is used twice.
-        self.entries: dict[int, dict[str | int, Entry]] = {}
-        self._alive: list[Any] = []
-
-    def keep(self, container: Any, entries: dict[str | int, Entry]) -> None:
-        """Remembers where the items of `container` stand."""
-        self.entries[id(container)] = entries
-        self._alive.append(container)
+        # The identities of containers of numbers that are written so that other readers take them for something else.
+        self.odd: set[int] = set()
+        # The events of the items of each container, by its identity: those of a mapping's key and value, by the key;
+        # those of a list's values.
+        self.events: dict[int, Any] = {}
 
     def entry(self, path: Path) -> Entry | None:
         """Where the item at `path` stands, or its nearest parent that stands somewhere."""
         found, node = None, self.data
         for step in path:
-            found = self.entries.get(id(node), {}).get(step, found)
+            try:
+                event = self.events[id(node)][step]
+                found = Entry(*event) if isinstance(node, dict) else Entry(None, event)
+            except (KeyError, IndexError, TypeError):
+                pass
             try:
                 node = node[step]
             except (KeyError, IndexError, TypeError):
@@ -92,18 +128,30 @@ class Document:
         severity: str = "error",
         suggestion: str | None = None,
         help: str | None = None,
+        cure: str | None = None,
+        keeps_quotes: bool = True,
     ) -> Diagnostic:
-        """A diagnostic at the value of `path`, or at its key."""
+        """A diagnostic at the value of `path`, or at its key; `cure` is what should stand in its place."""
+        from losskit.diagnostics import Diagnostic, Edit, Position, Span, show_path
+
         entry = self.entry(path)
-        span = entry and (entry.key if on_key and entry.key else entry.value)
+        span = ((on_key and entry.key) or entry.value) if entry else None
+        edits: tuple[Edit, ...] = ()
         if span is None and self.text:
             span = Span(Position(1, 1), Position(1, 1))
-        problem = Diagnostic(code, message, show_path(path), severity, suggestion=suggestion, help=help)
+        elif span and cure is not None and self.text and entry and entry.is_in_one_line(on_key):
+            edits = (Edit(span, self._quoted(cure, span) if keeps_quotes else cure),)
+        problem = Diagnostic(code, message, show_path(path), severity, suggestion=suggestion, help=help, edits=edits)
         return problem.at(span, self.name)
+
+    def _quoted(self, text: str, span: Span) -> str:
+        """`text` with the quotes of what stands in `span`."""
+        quote = self.lines[span.start.line - 1][span.start.column - 1]
+        return f"{quote}{text}{quote}" if quote in "'\"" else text
 
     @property
     def lines(self) -> list[str]:
-        return _LINE_BREAK.split(self.text)
+        return LINE_BREAK.split(self.text)
 
 
 def read(source: str | bytes, name: str | None = None) -> Document:
@@ -116,231 +164,245 @@ def read(source: str | bytes, name: str | None = None) -> Document:
         return _refused(
             document, "LK005", f"the file is longer than {MAX_BYTES:,} bytes, the most that a config may have"
         )
+    is_plain = isinstance(source, bytes) and not source.translate(None, _PRINTABLE_ASCII)
     if isinstance(source, bytes):
         try:
-            source = source.decode("utf-8-sig")
+            source = source.decode()
         except UnicodeDecodeError as error:
             line = error.object.count(b"\n", 0, error.start) + 1
-            return _refused(document, "LK008", f"not UTF-8 text: byte 0x{source[error.start]:02x}", Position(line, 1))
+            return _refused(document, "LK008", f"not UTF-8 text: byte 0x{source[error.start]:02x}", line, 1)
     document.text = source = source.removeprefix("\ufeff")
-    if bad := _NOT_PRINTABLE.search(source):
-        before = _LINE_BREAK.split(source[: bad.start()])
-        position = Position(len(before), len(before[-1]) + 1)
-        return _refused(document, "LK001", f"the character U+{ord(bad[0]):04X} is not allowed in YAML", position)
+    bad = [] if is_plain else [source.index(char) for char in set(source) if not _is_printable(char)]
+    if bad:
+        before = LINE_BREAK.split(source[: min(bad)])
+        message = f"the character U+{ord(source[min(bad)]):04X} is not allowed in YAML"
+        return _refused(document, "LK001", message, len(before), len(before[-1]) + 1)
     try:
         _Reader(document, is_json=bool(name and name.lower().endswith(".json"))).read()
-    except _Refusal as refusal:
+    except _RefusalError as refusal:
         document.data = None
         document.diagnostics.append(refusal.diagnostic)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem = " ".join(filter(None, (error.context, error.problem)))
-        _refused(document, "LK001", f"not valid YAML: {problem}", _position(mark) if mark else None)
-    except _UNREADABLE as error:
+        place = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        _refused(document, "LK001", f"not valid YAML: {problem}", *place)
+    except (yaml.YAMLError, ValueError) as error:
         _refused(document, "LK001", f"not valid YAML: {error}")
     if document.data is None and not document.diagnostics:
         _refused(document, "LK009", "the config is empty")
     return document
 
 
-def _refused(document: Document, code: str, message: str, position: Position | None = None) -> Document:
+def _is_printable(char: str) -> bool:
+    """Whether YAML allows the character; a byte order mark stands at the start of a file only."""
+    code = ord(char)
+    is_bmp = 0x20 <= code <= 0x7E or 0xA0 <= code <= 0xD7FF or 0xE000 <= code <= 0xFFFD
+    return (is_bmp and code != 0xFEFF) or code > 0xFFFF or char in "\t\n\r\x85"
+
+
+def _refused(document: Document, code: str, message: str, line: int = 1, column: int = 1) -> Document:
+    from losskit.diagnostics import Diagnostic, Position, Span
+
     document.data = None
-    position = position or Position(1, 1)
+    position = Position(line, column)
     document.diagnostics.append(Diagnostic(code, message).at(Span(position, position), document.name))
     return document
 
 
-def _position(mark: _Mark) -> Position:
-    return Position(mark.line + 1, mark.column + 1)
-
-
 def _span(event: Any) -> Span:
-    start, end = _position(event.start_mark), _position(event.end_mark)
+    from losskit.diagnostics import Position, Span
+
+    start, end = event.start_mark, event.end_mark
+    first = Position(start.line + 1, start.column + 1)
     # A block ends where the next token starts, perhaps lines further on; its first character says enough.
-    return Span(start, end) if end.line == start.line else Span(start, Position(start.line, start.column + 1))
+    last = end.column + 1 if end.line == start.line else first.column + 1
+    return Span(first, Position(first.line, last))
 
 
-class _Refusal(Exception):
+class _RefusalError(Exception):
     def __init__(self, diagnostic: Diagnostic) -> None:
         self.diagnostic = diagnostic
-
-
-class _Anchored(NamedTuple):
-    value: Any
-    size: int
-    notation: str | None
-
-
-class _Open:
-    """A mapping or list whose end has not been read yet."""
-
-    def __init__(self, event: Any, container: Any) -> None:
-        self.container = container
-        self.is_mapping = isinstance(container, dict)
-        self.span = _span(event)
-        self.is_flow = bool(event.flow_style)
-        self.anchor: str | None = event.anchor
-        self.entries: dict[str | int, Entry] = {}
-        self.key: tuple[str, Span] | None = None
-        self.merges: list[tuple[Any, Span]] = []
-        self.size = 1
 
 
 class _Reader:
     def __init__(self, document: Document, is_json: bool) -> None:
         self.document = document
         self.is_json = is_json
-        self.open: list[_Open] = []
-        self.anchors: dict[str, _Anchored | None] = {}  # None while the anchored container is open
+        # What each anchor stands for: the value, its size, its event; None while the container is open.
+        self.anchors: dict[str, tuple[Any, int, Any] | None] = {}
+        # How many values each container holds, with those inside it, once aliases are written out.
         self.sizes: dict[int, int] = {}
-        self.documents = 0
 
-    def read(self) -> None:
-        for event in yaml.parse(self.document.text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
-            handler = self.HANDLERS.get(type(event))
-            if handler:
-                handler(self, event)
+    def read(self) -> None:  # noqa: PLR0912, PLR0915
+        """Goes through all events once. Kept in one loop over local names: it is most of the time of validating."""
+        loader = _Loader(self.document.text)
+        next_event = loader.get_event
+        anchors, sizes, places, odd = self.anchors, self.sizes, self.document.events, self.document.odd
+        documents = 0
+        # The open containers, and of the innermost one: itself, its start, the events of its items, the key that waits
+        # for a value, what `<<` names, and the size of the containers inside it.
+        stack: list[tuple[Any, ...]] = []
+        container: Any = None
+        start = key = None
+        events: Any = None
+        merges: list[tuple[Any, Any]] = []
+        size = 0
+        is_mapping = False
+        while (event := next_event()) is not None:
+            kind = event.__class__
+            if kind is ScalarEvent:
+                value = event.value
+                if event.tag is not None:
+                    self.refuse_tag(event)
+                if len(value) > MAX_SCALAR:
+                    self.refuse("LK005", f"a value of more than {MAX_SCALAR:,} characters", event)
+                if is_mapping and key is None:
+                    key = event
+                    if value in container and (value != "<<" or event.style):
+                        where = events[value][0].start_mark.line + 1
+                        message = f"the key `{_cut(value)}` stands here again; it was set on line {where}"
+                        self.report("LK002", message, event)
+                    continue
+                if not event.style:
+                    if value[:1] in _NUMBER_STARTS:
+                        value, is_odd = _number(value)
+                        if is_odd and not (self.is_json and isinstance(value, float)):
+                            odd.add(id(container))
+                    elif value in _CONSTANTS:
+                        value = _CONSTANTS[value]
+                if event.anchor is not None:
+                    anchors[event.anchor] = (value, 0, event)
+            elif kind is MappingStartEvent or kind is SequenceStartEvent:
+                if event.tag is not None:
+                    self.refuse_tag(event)
+                if is_mapping and key is None:
+                    self.refuse("LK007", "a key must be text, not a list or a mapping", event)
+                if len(stack) >= MAX_DEPTH:
+                    self.refuse("LK005", f"nested deeper than {MAX_DEPTH} levels", event)
+                if event.anchor is not None:
+                    anchors[event.anchor] = None
+                stack.append((container, start, events, key, merges, size, is_mapping))
+                is_mapping = kind is MappingStartEvent
+                container, events = ({}, {}) if is_mapping else ([], [])
+                start, key, merges, size = event, None, [], 0
+                continue
+            elif kind is MappingEndEvent or kind is SequenceEndEvent:
+                assert start is not None
+                value, inner = container, size + len(container) + 1
+                if merges:
+                    inner += self.merge(container, events, merges, inner)
+                if start.flow_style:
+                    start.end_mark = event.end_mark
+                if start.anchor is not None:
+                    anchors[start.anchor] = (value, inner, start)
+                places[id(value)] = events
+                sizes[id(value)] = inner
+                event = start
+                container, start, events, key, merges, size, is_mapping = stack.pop()
+                size += inner
+                if size > MAX_NODES:
+                    self.refuse_size(event)
+            elif kind is AliasEvent:
+                value, inner, event.anchored = self.anchored(event)
+                if isinstance(value, (int, float)) and Entry(None, event).notation:
+                    odd.add(id(container))
+                if is_mapping and key is None:
+                    self.refuse("LK007", "a key must be text, not an alias", event)
+                size += inner
+                if size > MAX_NODES:
+                    self.refuse_size(event)
+            elif kind is DocumentStartEvent:
+                documents += 1
+                if documents > 1:
+                    self.refuse("LK006", "a second document starts here; a config is one document", event)
+                continue
+            else:
+                continue
+            # A value is finished, and `event` says where it stands.
+            if is_mapping:
+                assert key is not None
+                name = key.value
+                if name == "<<" and not key.style:
+                    merges.append((value, event))
+                elif name not in container:
+                    container[name] = value
+                    events[name] = (key, event)
+                key = None
+            elif stack:
+                container.append(value)
+                events.append(event)
+            else:
+                self.document.data = value
 
-    def start_document(self, event: yaml.DocumentStartEvent) -> None:
-        self.documents += 1
-        if self.documents > 1:
-            raise self.refusal("LK006", "a second document starts here; a config is one document", _span(event))
-
-    def start_container(self, event: Any) -> None:
-        self.refuse_tag(event)
-        if len(self.open) >= MAX_DEPTH:
-            raise self.refusal("LK005", f"nested deeper than {MAX_DEPTH} levels", _span(event))
-        opened = _Open(event, {} if isinstance(event, yaml.MappingStartEvent) else [])
-        if opened.anchor:
-            self.anchors[opened.anchor] = None
-        parent = self.open[-1] if self.open else None
-        if parent and parent.is_mapping and parent.key is None:
-            raise self.refusal("LK007", "a key must be text, not a list or a mapping", opened.span)
-        self.open.append(opened)
-
-    def end_container(self, event: Any) -> None:
-        closed = self.open.pop()
-        self.merge(closed)
-        self.document.keep(closed.container, closed.entries)
-        self.sizes[id(closed.container)] = closed.size
-        if closed.anchor:
-            self.anchors[closed.anchor] = _Anchored(closed.container, closed.size, None)
-        end = _position(event.end_mark)
-        is_one_line = closed.is_flow and end.line == closed.span.start.line
-        self.add(closed.container, Span(closed.span.start, end) if is_one_line else closed.span, closed.size)
-
-    def scalar(self, event: yaml.ScalarEvent) -> None:
-        self.refuse_tag(event)
-        span = _span(event)
-        if len(event.value) > MAX_SCALAR:
-            raise self.refusal("LK005", f"a value of more than {MAX_SCALAR:,} characters", span)
-        parent = self.open[-1] if self.open else None
-        if parent and parent.is_mapping and parent.key is None:
-            self.start_entry(parent, event, span)
-            return
-        value, notation = (event.value, None) if event.style else self.resolve(event.value)
-        if event.anchor:
-            self.anchors[event.anchor] = _Anchored(value, 1, notation)
-        self.add(value, span, 1, notation)
-
-    def start_entry(self, parent: _Open, event: yaml.ScalarEvent, span: Span) -> None:
-        key = event.value
-        parent.key = (key, span)
-        if key == "<<" and not event.style:
-            return
-        if first := parent.entries.get(key):
-            assert first.key
-            where = first.key.start.line
-            self.report("LK002", f"the key `{cut(key)}` stands here again; it was set on line {where}", span)
-
-    def alias(self, event: yaml.AliasEvent) -> None:
-        span = _span(event)
+    def anchored(self, event: Any) -> tuple[Any, int, Any]:
+        """What an alias stands for."""
         if event.anchor not in self.anchors:
-            raise self.refusal("LK001", f"not valid YAML: no anchor `&{event.anchor}` stands before this alias", span)
-        anchored = self.anchors[event.anchor]
-        if anchored is None:
-            raise self.refusal("LK004", f"the alias `*{event.anchor}` contains itself", span)
-        parent = self.open[-1] if self.open else None
-        if parent and parent.is_mapping and parent.key is None:
-            raise self.refusal("LK007", "a key must be text, not an alias", span)
-        self.add(anchored.value, span, anchored.size, anchored.notation)
+            self.refuse("LK001", f"not valid YAML: no anchor `&{_cut(event.anchor)}` stands before this alias", event)
+        found = self.anchors[event.anchor]
+        if found is None:
+            self.refuse("LK004", f"the alias `*{_cut(event.anchor)}` contains itself", event)
+        return found
 
-    def add(self, value: Any, span: Span, size: int, notation: str | None = None) -> None:
-        """Puts a finished value into the container around it."""
-        if not self.open:
-            self.document.data = value
-            return
-        parent = self.open[-1]
-        self.grow(parent, size, span)
-        if not parent.is_mapping:
-            parent.entries[len(parent.container)] = Entry(None, span, notation)
-            parent.container.append(value)
-            return
-        assert parent.key
-        key, key_span = parent.key
-        parent.key = None
-        if key == "<<" and key_span.end.column - key_span.start.column == 2:
-            parent.merges.append((value, span))
-        elif key not in parent.container:
-            parent.entries[key] = Entry(key_span, span, notation)
-            parent.container[key] = value
-
-    def merge(self, closed: _Open) -> None:
-        """Takes over what `<<` names: explicit keys win, then the earlier of several mappings."""
-        for value, span in closed.merges:
+    def merge(self, container: dict[str, Any], events: dict[str, Any], merges: list[tuple[Any, Any]], size: int) -> int:
+        """Takes over what `<<` names: explicit keys win, then the earlier of several mappings. Returns its size."""
+        added = 0
+        for value, event in merges:
             for source in value if isinstance(value, list) else [value]:
                 if not isinstance(source, dict):
-                    self.report("LK010", "`<<` takes a mapping, or a list of mappings", span)
+                    self.report("LK010", "`<<` takes a mapping, or a list of mappings", event)
                     continue
-                for key in source.keys() - closed.container.keys():
-                    self.grow(closed, 1 + self.sizes.get(id(source[key]), 0), span)
-                entries = self.document.entries[id(source)]
-                closed.entries = {**entries, **closed.entries}
+                places = self.document.events[id(source)]
+                if id(source) in self.document.odd:
+                    self.document.odd.add(id(container))
                 for key, item in source.items():
-                    closed.container.setdefault(key, item)
-
-    def grow(self, parent: _Open, size: int, span: Span) -> None:
-        parent.size += size
-        if parent.size > MAX_NODES:
-            raise self.refusal("LK005", f"more than {MAX_NODES:,} values once aliases are written out", span)
-
-    def resolve(self, text: str) -> tuple[Any, str | None]:
-        """A plain scalar's value by the rules of YAML 1.2, and its notation where YAML 1.1 reads another value."""
-        if text in _CONSTANTS:
-            return _CONSTANTS[text], None
-        if text[:1] not in "+-.0123456789" or len(text) > MAX_DIGITS:
-            return text, None
-        if _INTEGER.match(text):
-            return int(text), text if _LEADING_ZERO.match(text) else None
-        if _FLOAT.match(text):
-            return float(text), None if self.is_json or _YAML_1_1_FLOAT.match(text) else text
-        return text, None
+                    if key not in container:
+                        container[key], events[key] = item, places[key]
+                        added += 1 + self.sizes.get(id(item), 0)
+                        if size + added > MAX_NODES:
+                            self.refuse_size(event)
+        return added
 
     def refuse_tag(self, event: Any) -> None:
-        if event.tag:
-            tag = event.tag.replace("tag:yaml.org,2002:", "!!")
-            self.report("LK003", f"the tag `{cut(tag)}` is not allowed: a config is plain data", _span(event))
+        tag = event.tag.replace("tag:yaml.org,2002:", "!!")
+        self.report("LK003", f"the tag `{_cut(tag)}` is not allowed: a config is plain data", event)
 
-    def report(self, code: str, message: str, span: Span) -> None:
-        self.document.diagnostics.append(Diagnostic(code, message).at(span, self.document.name))
+    def refuse_size(self, event: Any) -> NoReturn:
+        self.refuse("LK005", f"more than {MAX_NODES:,} values once aliases are written out", event)
 
-    def refusal(self, code: str, message: str, span: Span) -> _Refusal:
-        return _Refusal(Diagnostic(code, message).at(span, self.document.name))
+    def report(self, code: str, message: str, event: Any) -> None:
+        from losskit.diagnostics import Diagnostic
 
-    HANDLERS: ClassVar[dict[type, Callable[[_Reader, Any], None]]] = {
-        yaml.DocumentStartEvent: start_document,
-        yaml.MappingStartEvent: start_container,
-        yaml.SequenceStartEvent: start_container,
-        yaml.MappingEndEvent: end_container,
-        yaml.SequenceEndEvent: end_container,
-        yaml.ScalarEvent: scalar,
-        yaml.AliasEvent: alias,
-    }
+        self.document.diagnostics.append(Diagnostic(code, message).at(_span(event), self.document.name))
+
+    def refuse(self, code: str, message: str, event: Any) -> NoReturn:
+        from losskit.diagnostics import Diagnostic
+
+        raise _RefusalError(Diagnostic(code, message).at(_span(event), self.document.name))
+
+
+@functools.lru_cache(maxsize=4096)
+def _number(text: str) -> tuple[Any, bool]:
+    """A plain scalar that starts as numbers do, by the rules of YAML 1.2; and whether YAML 1.1 reads another value."""
+    if text in _CONSTANTS:
+        return _CONSTANTS[text], False
+    if len(text) <= MAX_DIGITS:
+        if _INTEGER.match(text):
+            return int(text), bool(_LEADING_ZERO.match(text))
+        if _FLOAT.match(text):
+            return float(text), not _YAML_1_1_FLOAT.match(text)
+    return text, False
+
+
+def _cut(text: str) -> str:
+    from losskit.diagnostics import cut
+
+    return cut(text)
 
 
 def number_notation_warning(document: Document, path: Path) -> Diagnostic | None:
     """A warning where PyYAML's default reader takes the number at `path`, as it is written, for something else."""
-    entry = document.entry(path)
+    entry = document.entry(path) if document.odd else None
     if not entry or not entry.notation:
         return None
     value = document.data
@@ -348,11 +410,11 @@ def number_notation_warning(document: Document, path: Path) -> Diagnostic | None
         value = value[step]
     if isinstance(value, int):
         message = f"`{entry.notation}` is {value} here, but not for PyYAML's default reader, which knows octal numbers"
-        cure = str(value)
+        better = str(value)
     else:
         message = f"`{entry.notation}` is a number here, but text for PyYAML's default reader"
-        cure = _yaml_1_1(entry.notation)
-    return document.diagnose("LK302", path, message, severity=WARNING, help=f"write {cure}")
+        better = _yaml_1_1(entry.notation)
+    return document.diagnose("LK302", path, message, severity="warning", help=f"write {better}", cure=better)
 
 
 def _yaml_1_1(text: str) -> str:

@@ -53,6 +53,13 @@ MMF_KEYS = {
 # A loss of this type is a list of losses that stands in its `params`, as in MMF.
 MULTI = "multi"
 
+# Where a config holds its losses, and what it says of a feature.
+FEATURES_KEY = "output_features"
+LOSSES_KEY = "losses"
+FEATURE_KEYS = ("name", "type", "loss", "num_classes", "classes")
+# Ludwig's, which are spelt like ours.
+FOREIGN_KEYS = ("input_features",)
+
 # What a config may say about a loss that is no argument of the loss.
 RESERVED = ("type", "weight", "name", "inputs")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 DOCUMENTATION = "https://losskit.readthedocs.io/en/stable/"
@@ -17,16 +16,17 @@ MAX_SHOWN = 40
 
 
 class Code(NamedTuple):
-    """A kind of problem: its stable number, its name and what it means in one line."""
+    """A kind of problem: its stable number, its name, what it means in one line, and how bad it is."""
 
     number: str
     name: str
     summary: str
+    severity: str = ERROR
 
 
 CODES: dict[str, Code] = {
-    number: Code(number, name, summary)
-    for number, name, summary in (
+    row[0]: Code(*row)
+    for row in (
         ("LK001", "syntax", "the file is not valid YAML"),
         ("LK002", "repeated-key", "a mapping holds the same key twice"),
         ("LK003", "tag", "a YAML tag such as `!!python/object`; configs are plain data"),
@@ -44,7 +44,7 @@ CODES: dict[str, Code] = {
         ("LK104", "unknown-feature-type", "no feature type has this name"),
         ("LK105", "feature-type", "the loss does not support this feature type"),
         ("LK106", "repeated-name", "two features, or two losses of a feature, have the same name"),
-        ("LK107", "near-miss-key", "a key that looks like a misspelt one and would be ignored"),
+        ("LK107", "near-miss-key", "a key that looks like a misspelt one and would be ignored", WARNING),
         ("LK108", "no-default-loss", "the feature type has no default loss"),
         ("LK201", "unknown-setting", "the loss has no such setting"),
         ("LK202", "type", "a value has the wrong type"),
@@ -54,11 +54,12 @@ CODES: dict[str, Code] = {
         ("LK206", "length", "a list or mapping has the wrong size or the wrong keys"),
         ("LK207", "rule", "settings contradict each other or the feature"),
         ("LK208", "unknown-input", "`inputs` names a role that the loss does not have"),
-        ("LK301", "deprecated", "a name that still works but will go away"),
-        ("LK302", "number-notation", "a number that PyYAML's default reader takes for text or another number"),
-        ("LK303", "no-effect", "a setting that has no effect where it stands"),
-        ("LK304", "unused-ignore", "a comment that silences a code which is not found on its line"),
-        ("LK401", "plugin", "a plugin could not be imported or registered"),
+        ("LK301", "deprecated", "a name that still works but will go away", WARNING),
+        ("LK302", "number-notation", "a number that PyYAML's default reader takes for text or another number", WARNING),
+        ("LK303", "no-effect", "a setting that has no effect where it stands", WARNING),
+        ("LK304", "unused-ignore", "a comment that silences a code which is not found on its line", WARNING),
+        ("LK401", "plugin", "a plugin could not be imported or registered", WARNING),
+        ("LK501", "does-not-train", "on made-up data, the loss fails or has no finite value and gradient"),
     )
 }
 
@@ -84,8 +85,7 @@ class Edit(NamedTuple):
     text: str
 
 
-@dataclass(frozen=True)
-class Diagnostic:
+class Diagnostic(NamedTuple):
     """One problem: what, where, how bad, and the cure where there is one."""
 
     code: str
@@ -133,7 +133,7 @@ class Diagnostic:
 
     def at(self, span: Span | None, file: str | None) -> Diagnostic:
         """The same problem with its place."""
-        return replace(self, position=span and span.start, end=span and span.end, file=file)
+        return self._replace(position=span and span.start, end=span and span.end, file=file)
 
 
 class ConfigError(ValueError):
@@ -198,17 +198,6 @@ def listing(names: Iterable[str], limit: int = 5) -> str:
     """`a, b, c`, and an ellipsis where there are more than `limit`."""
     names = list(names)
     return ", ".join(names[:limit]) + (", …" if len(names) > limit else "")
-
-
-def nearest(word: str, names: Iterable[str], cutoff: float = 0.6) -> list[str]:
-    """Up to 5 of `names` that are spelt like `word`, the nearest first."""
-    import difflib  # Here, because it costs 6 ms and only a mistake needs it.
-
-    if len(word) < 3 and cutoff < 0.7:
-        return []  # two letters are like too many words
-    word = word[:100].lower().replace("-", "_").replace(" ", "_")
-    by_key = {name.lower(): name for name in names}
-    return [by_key[key] for key in difflib.get_close_matches(word, by_key, n=5, cutoff=cutoff)]
 
 
 def cut(text: str) -> str:

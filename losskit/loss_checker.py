@@ -8,16 +8,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from losskit.config import Document, Path, number_notation_warning
 from losskit.constants import DEFAULT_LOSSES, MULTI, RESERVED
-from losskit.diagnostics import Diagnostic, cut, listing, nearest, show
+from losskit.diagnostics import Diagnostic, cut, listing, show
 from losskit.registry import LossEntry, Registry
 from losskit.settings import setting_errors
+from losskit.spelling import nearest, suggested
 
 if TYPE_CHECKING:
     from losskit.schema.base import BaseLossConfig, FeatureContext
 
 
+# After so many problems, the rest of a config is not checked.
+MAX_PROBLEMS = 1000
 # Of a long list of losses, so many are shown.
 _LISTED = 5
+
+
+class TooManyProblemsError(Exception):
+    """The config has more problems than anyone would read; it may be made to keep the checker busy."""
 
 
 class FoundLoss(NamedTuple):
@@ -44,6 +51,7 @@ class LossChecker:
         # An alias can repeat a loss many thousand times; it is checked, and its problems told, once.
         self._checked: dict[tuple[int, FeatureContext], list[FoundLoss]] = {}
         self._suggest = functools.cache(registry.suggest)
+        self._meant = functools.cache(registry.meant)
         self._names = functools.cache(registry.usual_names)
 
     def check(self, losses: Any, path: Path, context: FeatureContext) -> list[FoundLoss]:
@@ -61,7 +69,7 @@ class LossChecker:
 
     def _check_list(self, losses: list[Any], path: Path, context: FeatureContext) -> list[FoundLoss]:
         if not losses:
-            self._report("LK101", path, "the list of losses is empty", help=self.names_help(context))
+            self.report("LK101", path, "the list of losses is empty", help=self.names_help(context))
         found: list[FoundLoss] = []
         for index, loss in enumerate(losses):
             if isinstance(loss, list):
@@ -74,7 +82,7 @@ class LossChecker:
             if isinstance(name, str):
                 if name in seen:
                     message = f"the name {show(name)} is taken by an earlier loss of this feature"
-                    self._report("LK106", loss.paths["name"], message)
+                    self.report("LK106", loss.paths["name"], message)
                 seen.add(name)
         return found
 
@@ -89,7 +97,7 @@ class LossChecker:
             values, paths = self._flattened(loss, path)
         else:
             message = f"a loss must be a name or a mapping with `type`, got {show(loss)}"
-            self._report("LK101", path, message, help=self.names_help(context))
+            self.report("LK101", path, message, help=self.names_help(context))
             return
         if "type" not in values and path and path[-1] == "loss":
             self._take_default(values, paths, path, context)
@@ -101,7 +109,7 @@ class LossChecker:
         fits = context.type is None or context.type in entry.feature_types
         if not fits:
             message = entry.misfit(show(values["type"]), str(context.type), self._names(context.type))
-            self._report("LK105", paths["type"], message, help=self._how_to_list(context))
+            self.report("LK105", paths["type"], message, help=self._how_to_list(context))
         found = FoundLoss(entry, values, paths)
         wrong = self._check_settings(found)
         if entry.has_rules and fits:
@@ -122,12 +130,12 @@ class LossChecker:
             if key not in ("type", "params"):
                 message = f"`{MULTI}` has no setting `{cut(key)}`: it stands for the list of losses in its `params`"
                 cure = f"give each of the losses its own `{cut(key)}`"
-                self._report("LK201", (*path, key), message, on_key=True, help=cure)
+                self.report("LK201", (*path, key), message, on_key=True, help=cure)
         losses = loss.get("params")
         if not isinstance(losses, list):
             message = f"`params` of `{MULTI}` must be a list of losses"
             where = (*path, "params") if "params" in loss else path
-            self._report("LK101", where, f"{message}, got {show(losses)}" if "params" in loss else message)
+            self.report("LK101", where, f"{message}, got {show(losses)}" if "params" in loss else message)
             return []
         return self.check(losses, (*path, "params"), context)
 
@@ -138,31 +146,34 @@ class LossChecker:
         near = nearest("type", loss, cutoff=0.7)
         if len(loss) == 1 and self.registry.find(next(iter(loss))):
             (name,) = loss
-            cure = f"write {{type: {cut(name)}, …}}, with the settings beside `type`"
-            self._report("LK102", path, "the loss has no `type`", help=cure)
+            help = f"write {{type: {cut(name)}, …}}, with the settings beside `type`"
+            self.report("LK102", path, "the loss has no `type`", help=help)
         elif near:
             message, where = f"the loss has no `type`, but `{cut(near[0])}`", (*path, near[0])
-            self._report("LK102", where, message, on_key=True, suggestion="type", help=self.names_help(context))
+            names = self.names_help(context)
+            cure = "type" if len(near) == 1 else None
+            self.report("LK102", where, message, on_key=True, suggestion="type", help=names, cure=cure)
             if near[0] in values:
                 values["type"], paths["type"] = values.pop(near[0]), paths.pop(near[0])
         else:
-            self._report("LK102", path, "the loss has no `type`", help=self.names_help(context))
+            self.report("LK102", path, "the loss has no `type`", help=self.names_help(context))
 
     def _entry(self, values: dict[str, Any], paths: dict[str, Path], context: FeatureContext) -> LossEntry | None:
         kind, where = values["type"], paths["type"]
         if not isinstance(kind, str):
             message = f"`type` must be the name of a loss, got {show(kind)}"
-            self._report("LK202", where, message, help=self.names_help(context))
+            self.report("LK202", where, message, help=self.names_help(context))
             return None
         entry = self.registry.find(kind)
         if entry is None:
-            near = self._suggest(kind, context.type)
+            cure = self._meant(kind, context.type)
+            near = [cure] if cure else self._suggest(kind, context.type)
             suggestion = near[0] if near else None
             message, help = f"no loss named {show(kind)}", self.names_help(context)
             if kind == MULTI:
                 message, suggestion = f"`{MULTI}` is no loss, but a list of losses that stands in its `params`", None
                 help = f"write {{type: {MULTI}, params: [...]}}, or the losses themselves"
-            self._report("LK103", where, message, suggestion=suggestion, help=help)
+            self.report("LK103", where, message, suggestion=suggestion, help=help, cure=suggestion and cure)
         return entry
 
     def _flattened(self, loss: dict[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, Path]]:
@@ -172,17 +183,17 @@ class LossChecker:
         params = loss.get("params", {})
         if not isinstance(params, dict):
             if params is not None:
-                self._report("LK202", (*path, "params"), f"`params` must be a mapping of settings, got {show(params)}")
+                self.report("LK202", (*path, "params"), f"`params` must be a mapping of settings, got {show(params)}")
             return values, paths
         for key, value in params.items():
             where = (*path, "params", key)
             if key in values:
-                self._report("LK002", where, f"`{cut(key)}` stands both in `params` and beside it", on_key=True)
+                self.report("LK002", where, f"`{cut(key)}` stands both in `params` and beside it", on_key=True)
             elif key in RESERVED:
                 cure = "put it beside `params`, not into it"
                 if key == "weight" and isinstance(value, (dict, list)):
                     cure = "weights of classes are `class_weights`"
-                self._report("LK201", where, f"`{key}` is no setting: {cure}", on_key=True)
+                self.report("LK201", where, f"`{key}` is no setting: {cure}", on_key=True)
             else:
                 values[key], paths[key] = value, where
         return values, paths
@@ -196,20 +207,28 @@ class LossChecker:
         for key in values:
             if key in wrong:
                 # `weight` is no weight of classes.
-                near = [name for name in nearest(key, properties) if not ("class" in key and name == "weight")]
+                names = [name for name in properties if name != "weight" or "class" not in key]
+                suggestion, cure = suggested(key, names, taken=values)
                 help = f"settings of `{entry.name}`: {', '.join(settings)}"
                 message = f"`{entry.name}` has no setting `{cut(key)}`"
                 if key in entry.left_out:
                     message += " in a config"
-                suggestion = near[0] if near else None
-                self._report("LK201", paths[key], message, on_key=True, suggestion=suggestion, help=help)
+                self.report("LK201", paths[key], message, on_key=True, suggestion=suggestion, help=help, cure=cure)
         for error in setting_errors(entry, values):
             wrong.add(error.setting)
             where = (*paths[error.setting], *error.steps)
             cure = error.help
             if error.setting == "weight" and isinstance(values["weight"], (dict, list)):
                 cure = "weights of classes are `class_weights`" if "class_weights" in properties else cure
-            self._report(error.code, where, error.message, suggestion=error.suggestion, help=cure)
+            self.report(
+                error.code,
+                where,
+                error.message,
+                suggestion=error.suggestion,
+                help=cure,
+                cure=error.cure,
+                keeps_quotes=error.suggestion is not None,
+            )
         for key, value in values.items():
             self._warn_of_notation(value, paths[key])
         if isinstance(values.get("inputs"), dict):
@@ -221,12 +240,11 @@ class LossChecker:
         known = (*entry.inputs, *entry.optional_inputs, *entry.targets, *entry.optional_targets)
         for role in found.values["inputs"]:
             if role not in known:
-                near = nearest(role, known)
+                suggestion, cure = suggested(role, known, taken=found.values["inputs"])
                 message = f"`{entry.name}` takes no input `{cut(role)}`"
                 help = f"`{entry.name}` takes {', '.join(known)}"
-                suggestion = near[0] if near else None
                 where = (*found.paths["inputs"], role)
-                self._report("LK208", where, message, on_key=True, suggestion=suggestion, help=help)
+                self.report("LK208", where, message, on_key=True, suggestion=suggestion, help=help, cure=cure)
 
     def _warn_of_notation(self, value: Any, path: Path) -> None:
         if isinstance(value, (dict, list)):
@@ -254,7 +272,7 @@ class LossChecker:
                 continue
             path = (*found.paths.get(problem.setting, found.paths["type"]), *problem.steps)
             message = f"`{problem.setting}` of `{found.entry.name}` {problem.message}"
-            self._report(
+            self.report(
                 problem.code,
                 path,
                 message,
@@ -262,6 +280,7 @@ class LossChecker:
                 severity=problem.severity,
                 suggestion=problem.suggestion,
                 help=problem.help,
+                cure=problem.cure,
             )
 
     def names_help(self, context: FeatureContext) -> str:
@@ -276,5 +295,12 @@ class LossChecker:
         option = f" --feature {context.type}" if context.type else ""
         return f"`losskit list{option}` shows all {len(self._names(context.type))}"
 
-    def _report(self, code: str, path: Path, message: str, **options: Any) -> None:
+    def report(self, code: str, path: Path, message: str, **options: Any) -> None:
+        """Adds a problem at the value of `path`, or at its key.
+
+        Raises:
+            TooManyProblemsError: nobody reads so many.
+        """
+        if len(self.problems) >= MAX_PROBLEMS:
+            raise TooManyProblemsError
         self.problems.append(self.document.diagnose(code, path, message, **options))

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from losskit.constants import DEFAULT_LOSSES, FEATURE_TYPES
-from losskit.diagnostics import WARNING, Diagnostic, listing, nearest
+from losskit.diagnostics import WARNING, Diagnostic, listing
 from losskit.schema import catalogue
+from losskit.spelling import meant, nearest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -169,11 +170,19 @@ class Registry:
         fitting = [n for n, types in by_name.items() if feature_type is None or feature_type in types]
         stem = name.lower().removesuffix("loss").rstrip("_- ") or name
         # A class's name, such as BCEWithLogitsLoss, has the letters of the loss's name.
-        same = [n for names in (fitting, by_name) for n in names if n.replace("_", "") == stem.replace("_", "")]
+        same = [n for names in (fitting, by_name) for n in names if n.replace("_", "") == _letters(name)]
         if same:
             return same[:1]
         near = (n for word in (stem, name) for names in (fitting, by_name) for n in nearest(word, names))
         return list(dict.fromkeys(near))[:5]
+
+    def meant(self, name: str, feature_type: str | None = None) -> str | None:
+        """The one loss for `feature_type` that a misspelt name can stand for."""
+        names = [n for e in self.entries() if feature_type is None or feature_type in e.feature_types for n in e.names]
+        near = self.suggest(name, feature_type)
+        is_same = bool(near) and near[0].replace("_", "") == _letters(name)
+        found = near[0] if is_same else meant(name, names)
+        return found if found in names else None
 
     def _all(self) -> dict[str, LossEntry]:
         if self._entries is None:
@@ -364,6 +373,11 @@ def check_feature_types(types: str | Iterable[str], error: type[Exception] = Reg
     if not types:
         raise error("a loss needs at least one feature type; None stands for all")
     return types
+
+
+def _letters(name: str) -> str:
+    """The letters of a name, however it joins its words, without `Loss` at its end."""
+    return "".join(char for char in name.lower() if char not in "_- ").removesuffix("loss")
 
 
 def _is_offered_anywhere() -> bool:

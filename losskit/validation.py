@@ -14,20 +14,16 @@ from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from losskit.config import Document, Path, read
-from losskit.constants import DEFAULT_LOSSES, FEATURE_TYPES
-from losskit.diagnostics import WARNING, ConfigError, Diagnostic, cut, has_errors, in_order, nearest, quoting, show
-from losskit.loss_checker import FoundLoss, LossChecker
+from losskit.constants import DEFAULT_LOSSES, FEATURE_KEYS, FEATURE_TYPES, FEATURES_KEY, FOREIGN_KEYS, LOSSES_KEY
+from losskit.diagnostics import WARNING, ConfigError, Diagnostic, cut, has_errors, in_order, quoting, show
+from losskit.loss_checker import MAX_PROBLEMS, FoundLoss, LossChecker, TooManyProblemsError
 from losskit.registry import Registry, registry
+from losskit.spelling import nearest, suggested
 
 if TYPE_CHECKING:
     from losskit.schema.base import FeatureConfig, FeatureContext, LossesConfig
 
-FEATURES_KEY = "output_features"
-LOSSES_KEY = "losses"
 _TYPES_HELP = f"feature types: {', '.join(FEATURE_TYPES)}"
-# Ludwig's, which are spelt like ours.
-_FOREIGN_KEYS = ("input_features",)
-_FEATURE_KEYS = ("name", "type", "loss", "num_classes", "classes")
 
 
 def validate(
@@ -138,13 +134,23 @@ class Validation:
         self._features: list[_Feature] = []
         self._problems = list(document.diagnostics)
         self._checker = LossChecker(document, registry, self._problems)
-        if loss_of is not None:
-            self._check_single_loss(loss_of)
-        elif document.data is not None:
-            self._check_document(at)
+        try:
+            if loss_of is not None:
+                self._check_single_loss(loss_of)
+            elif document.data is not None:
+                self._check_document(at)
+        except TooManyProblemsError:
+            last = self._problems[-1]
+            message = f"there are more than {MAX_PROBLEMS:,} problems; the rest of the config is not checked"
+            self._problems.append(Diagnostic("LK005", message, position=last.position, end=last.end, file=last.file))
         if any(problem.code in ("LK103", "LK105", "LK108") for problem in self._problems):
             self._problems += self.registry.plugin_problems
         self.diagnostics = in_order(self._problems)
+
+    @property
+    def losses(self) -> list[list[FoundLoss]]:
+        """The losses of each feature, as far as their names are known."""
+        return [feature.losses for feature in self._features]
 
     def config(self) -> LossesConfig:
         """The typed config.
@@ -179,7 +185,7 @@ class Validation:
             for step in at.split("."):
                 found = _child(data, step)
                 if found is None:
-                    self._report("LK101", path, f"there is nothing at `{at}`: no `{step}`", on_key=True)
+                    self._checker.report("LK101", path, f"there is nothing at `{at}`: no `{step}`", on_key=True)
                     return
                 path, data = (*path, found), data[found]
             self.has_losses = True
@@ -195,7 +201,7 @@ class Validation:
                 cure = f"put the list under `{FEATURES_KEY}:` or `{LOSSES_KEY}:`"
             else:
                 cure = f"a config has `{FEATURES_KEY}:`, a list of features, or `{LOSSES_KEY}:`, a list of losses"
-            self._report("LK101", path, f"expected a mapping, found {show(data)}", help=cure)
+            self._checker.report("LK101", path, f"expected a mapping, found {show(data)}", help=cure)
             return
         present = [key for key in (FEATURES_KEY, LOSSES_KEY) if key in data]
         self._check_near_misses(data, path, tuple(present) or (FEATURES_KEY, LOSSES_KEY))
@@ -205,33 +211,35 @@ class Validation:
             self._check_bare_losses(data[LOSSES_KEY], (*path, LOSSES_KEY))
         if FEATURES_KEY in data and LOSSES_KEY in data:
             message = f"`{LOSSES_KEY}` and `{FEATURES_KEY}` stand in one config; keep one of them"
-            self._report("LK101", (*path, LOSSES_KEY), message, on_key=True)
+            self._checker.report("LK101", (*path, LOSSES_KEY), message, on_key=True)
         if FEATURES_KEY not in data and LOSSES_KEY not in data:
             message = f"there is neither `{FEATURES_KEY}` nor `{LOSSES_KEY}`, so there are no losses to check"
             help = "`at` leads to a list of losses, or to a mapping that has one of these" if path else None
-            self._report("LK101", path, message, help=help)
+            self._checker.report("LK101", path, message, help=help)
 
     def _check_near_misses(self, data: dict[str, Any], path: Path, known: tuple[str, ...]) -> None:
         for key in data:
-            if key not in known and key not in _FOREIGN_KEYS:
+            if key not in known and key not in FOREIGN_KEYS:
                 near = [name for name in nearest(key, known, cutoff=0.8) if name not in data]
                 if near:
                     self.has_losses |= near[0] == FEATURES_KEY
                     message = f"`{cut(key)}` is ignored"
-                    self._report("LK107", (*path, key), message, on_key=True, severity=WARNING, suggestion=near[0])
+                    self._checker.report(
+                        "LK107", (*path, key), message, on_key=True, severity=WARNING, suggestion=near[0]
+                    )
 
     # Features
 
     def _check_features(self, features: Any, path: Path) -> None:
         self.has_losses = True
         if not isinstance(features, list) or not features:
-            self._report("LK101", path, f"`{FEATURES_KEY}` must be a list of features, got {show(features)}")
+            self._checker.report("LK101", path, f"`{FEATURES_KEY}` must be a list of features, got {show(features)}")
             return
         first: dict[str, Path] = {}
         for index, feature in enumerate(features):
             where = (*path, index)
             if not isinstance(feature, dict):
-                self._report("LK101", where, f"a feature must be a mapping, got {show(feature)}")
+                self._checker.report("LK101", where, f"a feature must be a mapping, got {show(feature)}")
                 continue
             self._check_feature(feature, where)
             name = feature.get("name")
@@ -240,24 +248,26 @@ class Validation:
                     entry = self.document.entry((*first[name], "name"))
                     line = f" on line {entry.value.start.line}" if entry else ""
                     message = f"the name {show(name)} is taken by an earlier feature{line}"
-                    self._report("LK106", (*where, "name"), message)
+                    self._checker.report("LK106", (*where, "name"), message)
                 else:
                     first[name] = where
 
     def _check_feature(self, feature: dict[str, Any], path: Path) -> None:
         from losskit.schema.base import FeatureContext
 
-        self._check_near_misses(feature, path, _FEATURE_KEYS)
+        self._check_near_misses(feature, path, FEATURE_KEYS)
         name, feature_type = feature.get("name"), feature.get("type")
         for key in ("name", "type"):
             if key not in feature:
-                self._report("LK102", path, f"the feature has no `{key}`", help=_TYPES_HELP if key == "type" else None)
+                self._checker.report(
+                    "LK102", path, f"the feature has no `{key}`", help=_TYPES_HELP if key == "type" else None
+                )
         if "name" in feature and not isinstance(name, str):
-            self._report("LK202", (*path, "name"), f"`name` must be text, got {show(name)}", help=quoting(name))
+            self._checker.report("LK202", (*path, "name"), f"`name` must be text, got {show(name)}", help=quoting(name))
         if name == "":
-            self._report("LK202", (*path, "name"), "`name` is empty")
+            self._checker.report("LK202", (*path, "name"), "`name` is empty")
         if "type" in feature and not isinstance(feature_type, str):
-            self._report("LK202", (*path, "type"), f"`type` must be text, got {show(feature_type)}")
+            self._checker.report("LK202", (*path, "type"), f"`type` must be text, got {show(feature_type)}")
         known = isinstance(feature_type, str) and feature_type in FEATURE_TYPES
         if isinstance(feature_type, str) and not known:
             self._report_unknown_type(feature_type, (*path, "type"))
@@ -272,9 +282,9 @@ class Validation:
         self._features.append(_Feature(name if isinstance(name, str) else None, context, found))
 
     def _report_unknown_type(self, feature_type: str, path: Path) -> None:
-        near = nearest(feature_type, FEATURE_TYPES)
+        suggestion, cure = suggested(feature_type, FEATURE_TYPES)
         message = f"no feature type {show(feature_type)}"
-        self._report("LK104", path, message, suggestion=near[0] if near else None, help=_TYPES_HELP)
+        self._checker.report("LK104", path, message, suggestion=suggestion, help=_TYPES_HELP, cure=cure)
 
     def _check_classes(self, feature: dict[str, Any], path: Path) -> tuple[int | None, tuple[str, ...] | None]:
         """The number of classes and their names, as far as the feature says them."""
@@ -283,25 +293,25 @@ class Validation:
             count = int(count)
         if "num_classes" in feature and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
             message = f"`num_classes` must be an integer of at least 1, got {show(count)}"
-            self._report("LK203" if type(count) is int else "LK202", (*path, "num_classes"), message)
+            self._checker.report("LK203" if type(count) is int else "LK202", (*path, "num_classes"), message)
             count = None
         if "classes" not in feature:
             return count, None
         names, where = feature["classes"], (*path, "classes")
         if not isinstance(names, list) or not names:
-            self._report("LK202", where, f"`classes` must be a list of names, got {show(names)}")
+            self._checker.report("LK202", where, f"`classes` must be a list of names, got {show(names)}")
             return count, None
         seen: set[str] = set()
         for index, name in enumerate(names):
             if not isinstance(name, str):
                 message = f"a class name must be text, got {show(name)}"
-                self._report("LK202", (*where, index), message, help=quoting(name))
+                self._checker.report("LK202", (*where, index), message, help=quoting(name))
             elif name in seen:
-                self._report("LK206", (*where, index), f"`classes` names {show(name)} twice")
+                self._checker.report("LK206", (*where, index), f"`classes` names {show(name)} twice")
             seen.add(str(name))
         if count is not None and count != len(names):
             message = f"`num_classes` is {count}, but `classes` names {len(names)}"
-            self._report("LK206", (*path, "num_classes"), message)
+            self._checker.report("LK206", (*path, "num_classes"), message)
         return len(names), tuple(map(str, names))
 
     def _default_loss(self, feature_type: str, path: Path, context: FeatureContext) -> list[FoundLoss]:
@@ -309,7 +319,7 @@ class Validation:
         entry = self.registry.find(name) if name else None
         if entry is None:
             message = f"{feature_type} features have no default loss; add `loss:`"
-            self._report("LK108", (*path, "type"), message, help=self._checker.names_help(context))
+            self._checker.report("LK108", (*path, "type"), message, help=self._checker.names_help(context))
             return []
         return [FoundLoss(entry, {"type": entry.name}, {"type": path})]
 
@@ -319,15 +329,12 @@ class Validation:
         if not isinstance(losses, list):
             self.has_losses = True
             message = f"`{path[-1] if path else LOSSES_KEY}` must be a list of losses, got {show(losses)}"
-            self._report("LK101", path, message)
+            self._checker.report("LK101", path, message)
             return
         # Other tools call other lists so: a training history is one of numbers.
         self.has_losses |= any(isinstance(loss, str) or (isinstance(loss, dict) and "type" in loss) for loss in losses)
         context = FeatureContext()
         self._features.append(_Feature(None, context, self._checker.check(losses, path, context)))
-
-    def _report(self, code: str, path: Path, message: str, **options: Any) -> None:
-        self._problems.append(self.document.diagnose(code, path, message, **options))
 
 
 def _child(data: Any, step: str) -> str | int | None:

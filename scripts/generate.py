@@ -20,9 +20,29 @@ from losskit.schema import catalogue
 from losskit.schema.document import LossRow, config_schema, dump
 from losskit.schema.json_schema import loss_schema
 from scripts.pages import pages
+from scripts.rules import table
 
 ROOT = Path(__file__).parent.parent
 HEADER = "Written by scripts/generate.py; change the losses, then run `make generate`."
+COMPILED = '''"""What a first look at a config needs to know of each built-in loss.
+
+{header}
+"""
+# ruff: noqa
+# fmt: off
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    # Feature types; settings, each with the index of its check; the settings with rules, each with its default and what
+    # else is right while the others have theirs; those with one number per class; what `inputs` may name; whether the
+    # rules are content with all defaults.
+    Loss = tuple[tuple[str, ...], dict[str, int], dict[str, list[Any]], tuple[str, ...], tuple[str, ...], bool]
+
+{table}'''
 
 
 def built_in_entries() -> list[LossEntry]:
@@ -38,13 +58,15 @@ def generated() -> dict[Path, str]:
     """The text of each generated file."""
     entries = built_in_entries()
     package = ROOT / "losskit"
+    schemas = {entry.name: _schema(entry) for entry in entries}
     return {
         catalogue.CATALOGUE: dump({"note": HEADER, "losses": [_row(entry) for entry in entries]}),
         catalogue.CONFIG_SCHEMA: dump(config_schema(_schema_row(entry) for entry in entries)),
+        package / "schema" / "compiled.py": COMPILED.format(header=HEADER, table=table(entries, schemas)),
         package / "modules" / "__init__.pyi": _stub(entries, "module", "losskit.modules"),
         package / "schema" / "__init__.pyi": _stub(entries, "config", "losskit.schema"),
         ROOT / "docs" / "codes.md": _codes_page(),
-        **pages(entries, {entry.name: _schema(entry) for entry in entries}, HEADER, ROOT / "docs"),
+        **pages(entries, schemas, HEADER, ROOT / "docs"),
     }
 
 

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 BLOCK = re.compile(r"(?:<!-- file: (?P<file>\S+) -->\n)?```(?P<language>\w+)\n(?P<text>.*?)```", re.DOTALL)
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 # Each page that has code, so that a page whose blocks are no longer found does not pass in silence.
-WITH_CODE = {"README.md", "config-file.md", "training.md", "registering.md", "command-line.md"}
+WITH_CODE = {"README.md", "config-file.md", "training.md", "registering.md", "command-line.md", "output-formats.md"}
 WITH_CODE |= {f"coming-from-{system}.md" for system in ("torch", "ludwig", "mmf")}
 
 

@@ -12,11 +12,11 @@ import losskit
 ROOT = Path(losskit.__file__).parent
 # A layer may import itself and the layers before it.
 LAYERS = [
-    {"constants", "diagnostics"},
+    {"constants", "diagnostics", "spelling"},
     {"schema", "config"},
     {"registry"},
-    {"modules", "settings", "loss_checker", "validation"},
-    {"building", "testing"},
+    {"modules", "settings", "loss_checker", "validation", "first_pass", "fixing"},
+    {"building", "testing", "smoke"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

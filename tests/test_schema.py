@@ -18,7 +18,7 @@ from losskit.schema import fields as schema_utils
 from losskit.schema.describe import describe
 from losskit.schema.document import LossRow, config_schema
 from losskit.schema.json_schema import loss_schema
-from losskit.schema.quick import UnknownKeywordError, fits
+from losskit.schema.quick import UnknownKeywordError, compiled
 from losskit.settings import _validator_class, validator
 from tests.editor.documents import documents
 
@@ -144,7 +144,7 @@ def loss_settings(draw):
 def test_whatever_json_schema_accepts_marshmallow_loads_unchanged(case):
     entry, values = case
     accepted = validator(entry).is_valid({"type": entry.name, **values})
-    assert fits({"type": entry.name, **values}, entry.schema) == accepted
+    assert compiled(entry.schema)({"type": entry.name, **values}) == accepted
     try:
         loaded = entry.config.load().schema().load({"type": entry.name, **values})
     except marshmallow.ValidationError:
@@ -221,12 +221,12 @@ plain_values = st.recursive(
 @settings(max_examples=1000, deadline=None)
 @given(plain_schemas, plain_values)
 def test_quick_check_and_jsonschema_have_one_verdict(schema, value):
-    assert fits(value, schema) == _validator_class()(schema).is_valid(value)
+    assert compiled(schema)(value) == _validator_class()(schema).is_valid(value)
 
 
 def test_quick_check_leaves_unknown_keywords_to_jsonschema():
     with pytest.raises(UnknownKeywordError):
-        fits("a", {"pattern": "b"})
+        compiled({"pattern": "b"})
 
 
 # The schema of a whole file

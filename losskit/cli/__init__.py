@@ -30,12 +30,16 @@ class CannotRunError(Exception):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit code: 0 fine, 1 errors found, 2 could not run, 3 a fault of ours,
     130 interrupted, 141 when whoever read the output has stopped."""
-    parser = argparse.ArgumentParser(prog="losskit", description="Losses for PyTorch, declared in YAML.")
+    parser = argparse.ArgumentParser(
+        prog="losskit", description="Losses for PyTorch, declared in YAML.", formatter_class=_formatter
+    )
     parser.add_argument("--version", action="version", version=f"losskit {losskit.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     given = list(sys.argv[1:] if arguments is None else arguments)
     for name, summary in COMMANDS.items():
-        command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        command = commands.add_parser(
+            name, help=summary, description=summary[0].upper() + summary[1:] + ".", formatter_class=_formatter
+        )
         # Only the command that runs is imported; the others are there for the list of commands.
         if name in given:
             importlib.import_module(f"losskit.cli.commands.{name}").add_arguments(command)
@@ -65,7 +69,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def add_plugin_argument(parser: argparse.ArgumentParser) -> None:
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    """Argparse asks it about each option, and imports what measures terminals and unpacks archives to make it."""
+    columns = os.environ.get("COLUMNS", "")
+    try:
+        width = int(columns) if columns.isdecimal() else os.get_terminal_size().columns
+    except OSError:
+        width = 80  # no terminal
+    return argparse.HelpFormatter(prog, width=width - 2)
+
+
+def add_plugin_argument(parser: argparse._ActionsContainer) -> None:
     """The option by which a command knows losses that are not built in."""
     parser.add_argument(
         "--plugin",

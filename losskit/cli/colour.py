@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import TextIO
+
+TYPE_CHECKING = False  # as in config.py
+if TYPE_CHECKING:
+    from typing import TextIO
 
 _CODES = {"error": "1;31", "warning": "1;33", "place": "1;34", "bold": "1", "cure": "32"}
 

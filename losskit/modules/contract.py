@@ -19,7 +19,7 @@ from losskit.modules.base import for_feature
 from losskit.modules.batches import BOUNDED_ROLES, Batch, candidates, cast, describe, fitted, generator_of, leaves
 from losskit.registry import LossEntry, Registry, registry
 from losskit.schema.base import BaseLossConfig
-from losskit.schema.quick import fits
+from losskit.schema.quick import compiled
 
 MakeBatch = Callable[[str, torch.Generator], "Batch"]
 
@@ -445,9 +445,9 @@ def alternatives(schema: Mapping[str, Any]) -> list[Any]:
             found += [True, False]
         start = default if isinstance(default, (int, float)) else 0
         if "number" in kinds:
-            found += [v for v in (start / 2, start + 0.5, start * 2 + 1, start - 0.5) if fits(v, option)]
+            found += [v for v in (start / 2, start + 0.5, start * 2 + 1, start - 0.5) if compiled(option)(v)]
         elif "integer" in kinds:
-            found += [v for v in (start + 1, start - 1, 1, 2) if fits(v, option)]
+            found += [v for v in (start + 1, start - 1, 1, 2) if compiled(option)(v)]
     return [value for value in found if value != default]
 
 

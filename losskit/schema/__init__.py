@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from losskit.schema.catalogue import public_name
+TYPE_CHECKING = False  # as in config.py
+if TYPE_CHECKING:
+    from typing import Any
 
 __all__ = [
     "BaseLossConfig",
@@ -30,4 +30,6 @@ def __getattr__(name: str) -> Any:
         from losskit.schema import base
 
         return getattr(base, name)
+    from losskit.schema.catalogue import public_name
+
     return public_name(__name__, name)

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from losskit.constants import RESERVED
-from losskit.diagnostics import ERROR, cut, listing, nearest
+from losskit.diagnostics import ERROR, cut, listing
 from losskit.schema import fields as schema_utils
+from losskit.spelling import suggested
 
 if TYPE_CHECKING:
     import marshmallow
@@ -37,6 +38,8 @@ class Problem:
     severity: str = ERROR
     help: str | None = None
     suggestion: str | None = None
+    # What should stand in place of the key at `steps`, where that is safe to say.
+    cure: str | None = None
     # From the setting to the key inside it that is wrong, where one is.
     steps: tuple[str | int, ...] = ()
 
@@ -126,6 +129,9 @@ class BaseLossConfig:
         return schema
 
 
+_MAX_SUGGESTIONS = 20
+
+
 def _class_problems(name: str, value: Any, feature: FeatureContext) -> Iterator[Problem]:
     numbers = list(value.values()) if isinstance(value, Mapping) else value
     if isinstance(numbers, list) and numbers and not any(numbers):
@@ -139,16 +145,17 @@ def _class_problems(name: str, value: Any, feature: FeatureContext) -> Iterator[
         yield Problem(name, "names classes, but the feature does not say which it has", "LK206", help=cure)
         return
     labels = set(feature.classes)
+    missing = [label for label in feature.classes if label not in value]
     allowed = f"classes of the feature: {listing(map(cut, feature.classes), 20)}"
-    for label in value:
-        if label not in labels:
-            near = nearest(label, feature.classes)
-            message = f"names the class {cut(label)}, which the feature does not have"
-            yield Problem(name, message, "LK206", steps=(label,), suggestion=near[0] if near else None, help=allowed)
-    missing = [cut(label) for label in feature.classes if label not in value]
+    unknown = [label for label in value if label not in labels]
+    for index, label in enumerate(unknown):
+        # To compare thousands of names with thousands of others takes long, and would help nobody.
+        suggestion, only = suggested(label, missing) if index < _MAX_SUGGESTIONS else (None, None)
+        message = f"names the class {cut(label)}, which the feature does not have"
+        yield Problem(name, message, "LK206", steps=(label,), suggestion=suggestion, cure=only, help=allowed)
     if missing:
         noun = "class" if len(missing) == 1 else "classes"
-        yield Problem(name, f"has no value for the {noun} {listing(missing)}", "LK206")
+        yield Problem(name, f"has no value for the {noun} {listing(map(cut, missing))}", "LK206")
 
 
 @dataclasses.dataclass(frozen=True)

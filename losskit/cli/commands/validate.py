@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-import re
 import sys
-from collections.abc import Iterator
 
 from losskit.cli import (
     EXIT_CANNOT_RUN,
@@ -16,16 +14,20 @@ from losskit.cli import (
     add_plugin_argument,
     import_plugins,
 )
-from losskit.cli.colour import Colour
-from losskit.cli.files import find
-from losskit.cli.formats import FORMATS, FileReport, Summary, reporter
-from losskit.config import Document, read
-from losskit.diagnostics import ERROR, WARNING
-from losskit.validation import Validation
+from losskit.cli.checking import Options, Outcome, check, check_file
+from losskit.cli.files import DEFAULT_EXCLUDE, find
+from losskit.cli.formats import FORMATS, Reporter, Summary
+from losskit.cli.project import read_project
+
+TYPE_CHECKING = False  # as in config.py
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import TextIO
+
+    from losskit.cli.colour import Colour
+    from losskit.cli.progress import Progress
 
 FORMAT_VARIABLE = "LOSSKIT_OUTPUT_FORMAT"
-# In a folder, a file that cannot be read as YAML is ours only if it says so.
-_MENTIONS_FEATURES = re.compile(r"""^[ \t{]*["']?output_features["']?[ \t]*:""", re.MULTILINE)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,92 +39,218 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="files, folders (all *.yaml, *.yml and *.json below, nothing hidden) or patterns; `-` is standard input; "
         "without any, the current folder",
     )
-    parser.add_argument(
+    show = parser.add_argument_group("what is shown")
+    show.add_argument(
         "--output-format",
         choices=["auto", *FORMATS],
-        default=os.environ.get(FORMAT_VARIABLE) or "auto",
-        help=f"how problems are printed (environment: {FORMAT_VARIABLE})",
+        help=f"how problems are printed; auto is github where GITHUB_ACTIONS is true, else full "
+        f"(environment: {FORMAT_VARIABLE})",
     )
-    parser.add_argument("--stdin-filename", metavar="NAME", default="<stdin>", help="what to call standard input")
-    parser.add_argument(
-        "--exclude", action="append", default=[], metavar="GLOB", help="leave out files and folders; may be repeated"
+    show.add_argument("-o", "--output", metavar="FILE", help="write the report to FILE in place of standard output")
+    show.add_argument(
+        "--select", action="append", metavar="CODE", help="only problems of these codes, such as LK2,LK301"
     )
-    parser.add_argument("--force-exclude", action="store_true", help="leave them out even if they are named")
-    parser.add_argument(
+    show.add_argument("--ignore", action="append", metavar="CODE", help="no problems of these codes")
+    show.add_argument("-q", "--quiet", action="count", default=0, help="no summary; twice: no problems either")
+    show.add_argument("-v", "--verbose", action="store_true", help="name each file that is checked")
+    show.add_argument("--color", choices=["auto", "always", "never"], default="auto", help="when to use colour")
+    files = parser.add_argument_group("which files")
+    files.add_argument(
+        "--exclude",
+        action="append",
+        metavar="GLOB",
+        help=f"leave out files and folders, in place of {', '.join(DEFAULT_EXCLUDE)}; may be repeated",
+    )
+    files.add_argument("--force-exclude", action="store_true", help="leave them out even if they are named")
+    files.add_argument("--only-configs", action="store_true", help="leave out what has no losses even if it is named")
+    files.add_argument("--stdin-filename", metavar="NAME", default="<stdin>", help="what to call standard input")
+    files.add_argument(
         "--at", metavar="PATH", help="where in each file the losses stand, such as model_config.visual_bert.losses"
     )
-    parser.add_argument("--allow-empty", action="store_true", help="finding no file with losses is not an error")
-    parser.add_argument("--strict", action="store_true", help="warnings fail too")
-    parser.add_argument("--exit-zero", action="store_true", help="exit with 0 even if there are errors")
-    parser.add_argument("-q", "--quiet", action="count", default=0, help="no summary; twice: no problems either")
-    parser.add_argument("--color", choices=["auto", "always", "never"], default="auto", help="when to use colour")
-    add_plugin_argument(parser)
+    add_plugin_argument(files)
+    cures = parser.add_argument_group("what is done").add_mutually_exclusive_group()
+    cures.add_argument("--fix", action="store_true", help="make the cures that are safe")
+    cures.add_argument("--diff", action="store_true", help="show what --fix would change, and change nothing")
+    cures.add_argument(
+        "--smoke", action="store_true", help="also build each loss and train it for a step on made-up data; needs torch"
+    )
+    ends = parser.add_argument_group("exit code")
+    ends.add_argument("--allow-empty", action="store_true", help="finding no file with losses is not an error")
+    ends.add_argument("--strict", action="store_true", help="warnings fail too")
+    ends.add_argument("--exit-zero", action="store_true", help="exit with 0 even if there are errors")
 
 
 def run(options: argparse.Namespace) -> int:
     """Checks all files; prints problems on stdout and a summary on stderr."""
-    if options.output_format not in ("auto", *FORMATS):
-        raise CannotRunError(f"{FORMAT_VARIABLE} is {options.output_format!r}; it may be auto, {', '.join(FORMATS)}")
-    import_plugins(options.plugin)
-    colour = Colour(options.color, sys.stdout)
-    report = reporter("full" if options.output_format == "auto" else options.output_format, sys.stdout, colour)
-    if options.quiet < 2:
-        report.start()
-    counts = {ERROR: 0, WARNING: 0}
-    files = wrong_files = 0
-    unreadable: list[str] = []
-    for document, is_named in _documents(options, unreadable):
-        validation = Validation(document, at=options.at)
-        if not (is_named or validation.has_losses or _MENTIONS_FEATURES.search(document.text)):
-            continue
-        files += 1
-        if any(diagnostic.code == "LK008" for diagnostic in validation.diagnostics):
-            unreadable.append(str(document.name))
-        wrong_files += bool(validation.diagnostics)
-        for diagnostic in validation.diagnostics:
-            counts[diagnostic.severity] += 1
-        if options.quiet < 2:
-            lines = document.lines if validation.diagnostics else []
-            report.file(FileReport(str(document.name), validation.diagnostics, lines))
-    if options.quiet < 2:
-        report.finish(Summary(files, wrong_files, counts[ERROR], counts[WARNING]))
-    if not (files or unreadable or options.allow_empty):
-        raise CannotRunError("nothing to check: found no file with `output_features` or `losses`")
-    if not options.quiet:
-        print(_summary(counts, files, wrong_files), file=sys.stderr)
-    if unreadable:
-        return EXIT_CANNOT_RUN
-    failed = counts[ERROR] or (options.strict and counts[WARNING])
-    return EXIT_FINDINGS if failed and not options.exit_zero else EXIT_OK
+    project = read_project()
+    if options.verbose and project.file:
+        print(f"losskit: settings from {project.file}", file=sys.stderr)
+    plugins = [*project.settings.get("plugins", ()), *options.plugin]
+    import_plugins(plugins)
+    checks = Options(
+        at=options.at or project.settings.get("at"),
+        fixes="write" if options.fix else "diff" if options.diff else None,
+        smoke=options.smoke,
+        only_configs=options.only_configs,
+    )
+    select = options.select or project.settings.get("select")
+    ignore = options.ignore or project.settings.get("ignore")
+    if select or ignore:
+        from losskit.cli.silencing import Selection
+
+        checks.selection = Selection(select, ignore)
+    exclude = options.exclude or project.patterns()
+    run = _Run(options, checks)
+    try:
+        run.go(_outcomes(options, checks, DEFAULT_EXCLUDE if exclude is None else exclude, plugins))
+    finally:
+        run.close()
+    return run.exit_code()
 
 
-def _documents(options: argparse.Namespace, unreadable: list[str]) -> Iterator[tuple[Document, bool]]:
-    """Each file that can be read, and whether it was named; the others are told and added to `unreadable`."""
+def _outcomes(
+    options: argparse.Namespace, checks: Options, exclude: Iterable[str], plugins: list[str]
+) -> Iterator[Outcome]:
     paths = options.paths
     if "-" in paths:
-        yield read(sys.stdin.buffer.read(), options.stdin_filename), True
+        yield check(sys.stdin.buffer.read(), options.stdin_filename, checks)
         paths = [path for path in paths if path != "-"]
         if not paths:
             return
-    for found in find(paths, options.exclude, force_exclude=options.force_exclude):
-        try:
-            with open(found.path, "rb") as file:
-                source = file.read()
-        except FileNotFoundError:
-            continue  # a link in a folder that leads nowhere; a path that is named and missing was told before
-        except OSError as error:
-            print(f"losskit: cannot read {found.path!r}: {error.strerror}", file=sys.stderr)
-            unreadable.append(found.path)
-        else:
-            yield read(source, found.path), found.is_named
+    files = find(paths, tuple(exclude), force_exclude=options.force_exclude)
+    if len(paths) == 1 and os.path.isfile(paths[0]):
+        yield from (check_file(found, checks) for found in files)
+        return
+    from losskit.cli.spreading import outcomes
+
+    yield from outcomes(files, checks, plugins)
 
 
-def _summary(counts: dict[str, int], files: int, wrong_files: int) -> str:
-    if not any(counts.values()):
-        return f"{_plural(files, 'file')} checked, no problems"
-    found = " and ".join(_plural(count, severity) for severity, count in counts.items() if count)
-    return f"{_plural(files, 'file')} checked, {found} in {_plural(wrong_files, 'file')}"
+class _Run:
+    """Goes through what came out of the files, and keeps count."""
+
+    def __init__(self, options: argparse.Namespace, checks: Options) -> None:
+        self.options = options
+        self.summary = Summary()
+        self.cured = self.cured_files = self.unreadable = 0
+        self.wants_fixed_text = checks.fixes == "write" and "-" in options.paths
+        self.wants_diff = checks.fixes == "diff"
+        name = options.output_format or os.environ.get(FORMAT_VARIABLE) or "auto"
+        if name not in ("auto", *FORMATS):
+            raise CannotRunError(f"{FORMAT_VARIABLE} is {name!r}; it may be auto, {', '.join(FORMATS)}")
+        if name == "auto":
+            name = "github" if os.environ.get("GITHUB_ACTIONS") == "true" else "full"
+        self.format = name
+        self.file: TextIO | None = None
+        if options.output:
+            try:
+                self.file = open(options.output, "w", encoding="utf-8", newline="\n")  # noqa: SIM115 - closed by `close`
+            except OSError as error:
+                raise CannotRunError(f"cannot write {options.output!r}: {error.strerror}") from error
+        # Where the cured text goes to standard output, the problems cannot.
+        self.out = self.file or (sys.stderr if self.wants_fixed_text else sys.stdout)
+        self.reporter: Reporter | None = None
+
+    @property
+    def colour(self) -> Colour:
+        from losskit.cli.colour import Colour
+
+        return Colour("never" if self.file else self.options.color, self.out)
+
+    def started(self) -> Reporter:
+        """The reporter; text formats are imported only when there is something to say."""
+        if self.reporter is None:
+            from losskit.cli.formats import reporter
+
+            self.reporter = reporter(self.format, self.out, self.colour)
+            self.reporter.start()
+        return self.reporter
+
+    def go(self, outcomes: Iterator[Outcome]) -> None:
+        """Reports each file as it comes."""
+        is_text = self.format in ("full", "concise", "github")
+        is_shown = self.options.quiet < 2 and not self.wants_diff
+        progress = _progress(self.options, is_shown and self.out is not sys.stderr)
+        for outcome in outcomes:
+            report = outcome.report
+            if report is None:
+                continue
+            self.count(outcome)
+            if progress:
+                progress.advance(self.summary.files, clear=bool(report.diagnostics) and is_shown)
+            if self.options.verbose:
+                state = f"{len(report.diagnostics)} found" if report.diagnostics else "right"
+                print(f"losskit: {report.name}: {state}", file=sys.stderr)
+            if outcome.fixed is not None and self.wants_diff:
+                from losskit.cli.difference import print_difference
+
+                print_difference(outcome.text, outcome.fixed, report.name, self.out, self.colour)
+            if self.wants_fixed_text and report.name == self.options.stdin_filename:
+                sys.stdout.write(outcome.fixed or outcome.text)
+            if is_shown and (report.diagnostics or not is_text):
+                self.started().file(report)
+        if progress:
+            progress.end()
+        if is_shown and (self.reporter or not is_text):
+            self.started().finish(self.summary)
+        if not (self.summary.files or self.unreadable or self.options.allow_empty):
+            raise CannotRunError("nothing to check: found no file with `output_features` or `losses`")
+        if not self.options.quiet:
+            print(self.sentence(), file=sys.stderr)
+
+    def count(self, outcome: Outcome) -> None:
+        """Adds one file to the summary."""
+        assert outcome.report
+        summary, diagnostics = self.summary, outcome.report.diagnostics
+        summary.files += 1
+        self.unreadable += outcome.unreadable
+        if diagnostics:
+            errors = sum(diagnostic.severity == "error" for diagnostic in diagnostics)
+            summary.wrong_files += 1
+            summary.errors += errors
+            summary.warnings += len(diagnostics) - errors
+        if outcome.cured:
+            self.cured += outcome.cured
+            self.cured_files += 1
+
+    def sentence(self) -> str:
+        """The summary in words."""
+        summary = self.summary
+        found = [
+            _plural(count, noun) for count, noun in ((summary.errors, "error"), (summary.warnings, "warning")) if count
+        ]
+        files = _plural(summary.files, "file")
+        text = f"{files} checked, no problems"
+        if found:
+            text = f"{files} checked, {' and '.join(found)} in {_plural(summary.wrong_files, 'file')}"
+        if self.wants_diff:
+            text = f"{files} checked, {_plural(self.cured, 'cure')} to make in {_plural(self.cured_files, 'file')}"
+            text += f", {' and '.join(found)} would be left" if found else ""
+        elif self.cured:
+            text += f"; {_plural(self.cured, 'cure')} made in {_plural(self.cured_files, 'file')}"
+        return text
+
+    def exit_code(self) -> int:
+        """0, 1 or 2."""
+        if self.unreadable:
+            return EXIT_CANNOT_RUN
+        failed = self.summary.errors or (self.options.strict and self.summary.warnings)
+        failed = failed or (self.wants_diff and self.cured)
+        return EXIT_FINDINGS if failed and not self.options.exit_zero else EXIT_OK
+
+    def close(self) -> None:
+        """Closes the report's file."""
+        if self.file:
+            self.file.close()
+
+
+def _progress(options: argparse.Namespace, is_free: bool) -> Progress | None:
+    if options.quiet or options.verbose or not is_free or not sys.stderr.isatty():
+        return None
+    from losskit.cli import progress
+
+    return progress.Progress(sys.stderr)
 
 
 def _plural(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

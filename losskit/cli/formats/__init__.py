@@ -4,32 +4,51 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
-from typing import NamedTuple, TextIO
 
-from losskit.cli.colour import Colour
-from losskit.diagnostics import Diagnostic
+TYPE_CHECKING = False  # as in config.py
+if TYPE_CHECKING:
+    from typing import TextIO
+
+    from losskit.cli.colour import Colour
+    from losskit.diagnostics import Diagnostic
 
 FORMATS = ("full", "concise", "json", "github", "gitlab", "junit", "sarif")
 
 
-class FileReport(NamedTuple):
+class FileReport:
     """A file that was checked: its name as it is shown, and its problems in the order of their places.
 
     `lines` are those of the file, and are there only where there are problems.
     """
 
-    name: str
-    diagnostics: Sequence[Diagnostic]
-    lines: Sequence[str]
+    __slots__ = ("diagnostics", "lines", "name")
+
+    def __init__(self, name: str, diagnostics: Sequence[Diagnostic] = (), lines: Sequence[str] = ()) -> None:
+        self.name = name
+        self.diagnostics = diagnostics
+        self.lines = lines
 
 
-class Summary(NamedTuple):
+class Summary:
     """What came out of all files."""
 
-    files: int
-    wrong_files: int
-    errors: int
-    warnings: int
+    def __init__(self, files: int = 0, wrong_files: int = 0, errors: int = 0, warnings: int = 0) -> None:
+        self.files = files
+        self.wrong_files = wrong_files
+        self.errors = errors
+        self.warnings = warnings
+
+
+def described(diagnostic: Diagnostic) -> list[str]:
+    """The problem and its cure in lines of their own, without the place."""
+    return [diagnostic.text, *([f"help: {diagnostic.help}"] if diagnostic.help else [])]
+
+
+def printable(text: str) -> str:
+    """`text` on one line, with what would move or colour the output written out."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 class Reporter:

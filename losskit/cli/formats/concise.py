@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from losskit.cli.formats import FileReport, Reporter
+from losskit.cli.formats import FileReport, Reporter, printable
 
 
 class Format(Reporter):
@@ -10,8 +10,8 @@ class Format(Reporter):
 
     def file(self, report: FileReport) -> None:
         for diagnostic in report.diagnostics:
-            place = report.name
+            place = printable(report.name)
             if diagnostic.position:
                 place += f":{diagnostic.position.line}:{diagnostic.position.column}"
             code = self.colour.paint(f"{diagnostic.severity}[{diagnostic.code}]", diagnostic.severity)
-            print(f"{self.colour.paint(place, 'bold')}: {code} {diagnostic.text}", file=self.out)
+            print(f"{self.colour.paint(place, 'bold')}: {code} {printable(diagnostic.text)}", file=self.out)
