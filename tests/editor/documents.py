@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from losskit.constants import DEFAULT_LOSSES, FEATURE_TYPES
 from losskit.registry import registry
-from losskit.schema.quick import fits
+from losskit.schema.quick import compiled
 
 NUMBERS = [0, 1, 2, 3, -1, 0.5, 1.0, 2.0, -0.5, 1e-3, 2**31, 10**15, 1e300, -100]
 SCALARS = [*NUMBERS, True, False, None, "", "1", "x", "cat", "mean", "none"]
@@ -30,7 +30,7 @@ def fitting(name, setting):
     """Values that the schema of a setting allows."""
     schema = entry(name).schema["properties"][setting]
     roles = [{role: text} for role in schema.get("properties", ()) for text in ("x", "x.y")]
-    return [value for value in [schema["default"], *schema.get("examples", ()), *VALUES, *roles] if fits(value, schema)]
+    return list(filter(compiled(schema), [schema["default"], *schema.get("examples", ()), *VALUES, *roles]))
 
 
 @functools.cache
