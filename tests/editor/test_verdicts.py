@@ -2,8 +2,10 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -62,7 +64,7 @@ def check_jsonschema(folder, configs, schema):
 def test_random_configs_have_one_verdict(validators, tmp_path):
     seen = []
 
-    @settings(max_examples=800, deadline=None)
+    @settings(max_examples=500, deadline=None)
     @given(documents())
     def agree(config):
         expected = verdict(config)
@@ -72,7 +74,7 @@ def test_random_configs_have_one_verdict(validators, tmp_path):
 
     agree()
     configs, expected = map(list, zip(*seen))
-    assert min(expected.count(True), expected.count(False)) > 200, "nearly all are right, or wrong"
+    assert min(expected.count(True), expected.count(False)) > 120, "nearly all are right, or wrong"
     for draft in DRAFTS:
         assert check_jsonschema(tmp_path / draft, configs, document_schema(draft)) == expected
 
@@ -80,6 +82,12 @@ def test_random_configs_have_one_verdict(validators, tmp_path):
 @pytest.mark.parametrize("draft", DRAFTS)
 def test_ajv_compiles_the_schema_in_its_strict_mode(ajvs, draft):
     assert ajvs[draft].objection is None
+
+
+def test_the_page_on_editors_names_the_keywords_that_ajv_must_be_told():
+    folder = Path(__file__).parent
+    (told,) = re.findall(r"const EDITOR_KEYWORDS = \[(.*)\]", (folder / "ajv.js").read_text("utf-8"))
+    assert f"ajv.addVocabulary([{told}])" in (folder.parent.parent / "docs" / "editors.md").read_text("utf-8")
 
 
 def huber(**settings):
