@@ -124,6 +124,9 @@ def _when(kind: str, then: Schema) -> Schema:
 def _settings(row: LossRow) -> Schema:
     """The settings of a loss, as they stand beside its type."""
     settings = {name: _titled(name, schema) for name, schema in row.schema["properties"].items()}
+    for schema in settings.values():
+        if schema.get("deprecated"):
+            schema["doNotSuggest"] = True  # an old name, which is still right
     # Without the names, which the `if` that leads here has seen: hover would take this for the list to choose from.
     text = f"`{row.names[0]}`: {row.summary}" if row.summary else f"`{row.names[0]}`"
     settings["type"] = {"title": "loss name", "type": "string", "markdownDescription": text}

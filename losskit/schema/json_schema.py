@@ -52,6 +52,11 @@ def loss_schema(
             raise TypeError(f"{config_cls.__name__}.{name}: {error}") from None
     if roles:
         properties["inputs"]["properties"] = dict.fromkeys(roles, properties["inputs"]["additionalProperties"])
+    for old, new in config_cls.renamed_settings.items():
+        if old in properties or new not in properties:
+            raise TypeError(f"{config_cls.__name__}.renamed_settings: {old!r} must be no setting, and {new!r} one")
+        text = f"The old name of `{new}`."
+        properties[old] = {**properties[new], "description": text, "markdownDescription": text, "deprecated": True}
     return {
         "title": names[0],
         "description": description,

@@ -1,15 +1,20 @@
 """The ways in which an editor finds the schema of a config, and the schemas of plugins."""
 
+import json
 import os
 import subprocess
 import sys
+from typing import ClassVar
 
 import jsonschema
 import pytest
 
 import losskit
+from losskit import register_loss
 from losskit.registry import registry
-from tests.editor.conftest import MODELINE
+from losskit.schema import BaseLossConfig, dataclass, fields
+from losskit.schema.document import dump
+from tests.editor.conftest import MODELINE, document_schema
 
 pytestmark = pytest.mark.xdist_group("editor")
 
@@ -108,4 +113,29 @@ def test_a_plugin_s_loss_is_offered_explained_and_checked(editor, plugin_schemas
 )
 def test_a_plugin_s_schema_is_a_schema(editor, plugin_schemas, schema, validator):
     text = (editor.folder / plugin_schemas[schema]).read_text("utf-8")
-    validator.check_schema(losskit.config.read(text).data)
+    validator.check_schema(json.loads(text))
+
+
+def test_old_names_of_settings_are_right_but_not_offered(editor, losses):
+    @dataclass
+    class RenamedLossConfig(BaseLossConfig):
+        renamed_settings: ClassVar[dict[str, str]] = {"scael": "scale"}
+
+        scale: float = fields.Float(default=1.0, description="How much it counts.")
+
+    @register_loss("renamed", ["number"], schema=RenamedLossConfig)
+    def renamed_loss(predictions, targets, *, scale: float = 1.0):
+        return scale * (predictions - targets).mean()
+
+    (editor.folder / "renamed.schema.json").write_text(dump(document_schema()), "utf-8")
+    head = MODELINE.replace("losskit.", "renamed.") + FEATURE
+    text = head + "{type: renamed, scael: 2.0}"
+    assert [d.severity for d in losskit.validate(text=text)] == ["warning"]
+    assert editor.marks(editor.open(text)) == []
+    assert len(editor.marks(editor.open(head + "{type: renamed, scael: x}"))) == 1
+    offered = [item["label"] for item in editor.offers(head + "{type: renamed, s|}", "config.yaml")]
+    assert sorted(offered) == sorted(["scale", "weight", "name", "inputs", "params"])
+    offered = [
+        item["label"] for item in editor.offers(head + "\n      type: renamed\n      params:\n        |", "config.yaml")
+    ]
+    assert offered == ["scale"]

@@ -48,7 +48,7 @@ def _text(entry: LossEntry, asked: str) -> str:
     lines.append(f"class:     {entry.module.path.replace(':', '.')}")
     lines += ["", "settings:"]
     for name, schema in entry.schema["properties"].items():
-        if name != "type":
+        if name != "type" and not schema.get("deprecated"):
             lines.append(f"  {name}: {describe(schema)}; default {yaml_text(schema.get('default'))}")
             lines += textwrap.wrap(
                 schema.get("description", ""), width, initial_indent="      ", subsequent_indent="      "
@@ -88,7 +88,7 @@ def _yaml(entry: LossEntry, asked: str) -> str:
     lines.append(f"      type: {entry.name}  # {entry.summary}")
     needed = entry.config.load().example_settings
     for name, schema in entry.schema["properties"].items():
-        if name not in RESERVED or name == "weight":
+        if (name not in RESERVED or name == "weight") and not schema.get("deprecated"):
             value = needed.get(name, schema["default"])
             lines.append(f"      {name}: {_default(value)}  # {describe(schema)}")
     return "\n".join(lines)
