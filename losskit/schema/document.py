@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import urllib.parse
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -98,8 +99,10 @@ def dump(schema: Schema) -> str:
     return json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
 
 
-def _ref(definition: str) -> Schema:
-    return {"$ref": f"#/definitions/{definition}"}
+def _ref(*steps: str) -> Schema:
+    """To a definition, or to what `steps` lead to in it. A plugin may give its losses any names."""
+    quoted = (urllib.parse.quote(step.replace("~", "~0").replace("/", "~1"), safe="~:") for step in steps)
+    return {"$ref": f"#/definitions/{'/'.join(quoted)}"}
 
 
 def _has(key: str) -> Schema:
@@ -165,7 +168,8 @@ def _shared(settings: dict[str, Schema]) -> dict[str, str]:
     for name, forms in losses.items():
         common = sorted(((text, users) for text, users in forms.items() if len(users) > 1), key=lambda f: -len(f[1]))
         for index, (text, users) in enumerate(common):
-            shared[text] = f"setting_{name}_{users[0]}" if index else f"setting_{name}"
+            # No name of a setting holds a colon, so that no two of these are the same.
+            shared[text] = f"setting_{name}:{users[0]}" if index else f"setting_{name}"
     return shared
 
 
@@ -180,7 +184,7 @@ def _loss(row: LossRow, settings: Schema, shared: dict[str, str]) -> Schema:
         "description": "The settings of the loss, as MMF writes them.",
         "type": ["object", "null"],
         "properties": {
-            name: properties[name] if "$ref" in properties[name] else _ref(f"loss_{row.names[0]}/properties/{name}")
+            name: properties[name] if "$ref" in properties[name] else _ref(f"loss_{row.names[0]}", "properties", name)
             for name in own
         },
         "additionalProperties": False,

@@ -156,8 +156,8 @@ def test_numbers_that_json_cannot_write_get_past_limits(number, passes):
 @pytest.mark.usefixtures("losses")
 @pytest.mark.parametrize("draft", DRAFTS)
 def test_a_plugin_s_losses_have_one_verdict(node, tmp_path, draft):
-    # Names that mean something in regular expressions, in JSON Schema or in MMF.
-    @register_loss("my.loss|for-tests", ["number"], aliases=["multi", "größe"])
+    # Names that mean something in regular expressions, in addresses, in JSON Schema or in MMF.
+    @register_loss("my.loss|for/tests~1%20", ["number"], aliases=["multi", "größe"])
     def loss(
         predictions,
         targets,
@@ -172,7 +172,10 @@ def test_a_plugin_s_losses_have_one_verdict(node, tmp_path, draft):
         return {"output_features": [{"name": "f", "type": "number", "loss": {"type": name, **settings}}]}
 
     configs = [
-        *(config(name, items=[1, 2.5]) for name in ("my.loss|for-tests", "größe", "multi", "my-loss|for-tests")),
+        *(
+            config(name, items=[1, 2.5])
+            for name in ("my.loss|for/tests~1%20", "größe", "multi", "my-loss|for/tests~1%20")
+        ),
         *(config("größe", items=items) for items in ([1], [1, 2, 3], [1.5, 2], [1, "2"], None)),
         *(config("größe", definitions=value) for value in (1, [1, 2], ["x"], {}, None)),
         *(config("größe", dependencies=value) for value in ({"a": 1}, {"a": 1.5}, None, [])),
@@ -181,8 +184,8 @@ def test_a_plugin_s_losses_have_one_verdict(node, tmp_path, draft):
         config("größe", definitions=1, params={"definitions": 1}),
         config("multi", params=["huber"]),
         config("huber", items=[1, 2]),
-        {"losses": ["größe", {"type": "my.loss|for-tests", "inputs": {"targets": "x"}}]},
-        {"losses": ["größe", {"type": "my.loss|for-tests", "inputs": {"nobody": "x"}}]},
+        {"losses": ["größe", {"type": "my.loss|for/tests~1%20", "inputs": {"targets": "x"}}]},
+        {"losses": ["größe", {"type": "my.loss|for/tests~1%20", "inputs": {"nobody": "x"}}]},
         {"output_features": [{"name": "f", "type": "image", "loss": "größe"}]},
     ]
     # Without exceptions, as these losses have no rules of their own.
