@@ -31,13 +31,15 @@ generate: $(READY)
 docs: $(READY)
 	$(BIN)/sphinx-build -q -W -b html docs docs/_build
 
-bench: $(READY)
+bench: $(READY) $(NODE_PACKAGES)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	$(BIN)/python benchmarks/validation.py
 	$(BIN)/python benchmarks/losses.py
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m compileall -q losskit
 	touch $@
 
 # Without npm, the tests of what editors do with the schema are skipped.
