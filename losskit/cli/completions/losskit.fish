@@ -97,7 +97,7 @@ complete -c losskit -n '_shtab_losskit_using validate' -l smoke -d 'also build e
 complete -c losskit -n '_shtab_losskit_using validate' -l allow-empty -d 'finding no file with losses is not an error'
 complete -c losskit -n '_shtab_losskit_using validate' -l strict -d 'warnings fail too'
 complete -c losskit -n '_shtab_losskit_using validate' -l exit-zero -d 'exit with 0 even if there are errors'
-complete -c losskit -n '_shtab_losskit_using validate; and test $_shtab_losskit_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'files, folders (all *.yaml, *.yml and *.json below, nothing hidden) or patterns; `-` is standard input; without any, the current folder'
+complete -c losskit -n '_shtab_losskit_using validate; and test $_shtab_losskit_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'files, folders (all *.yaml, *.yml and *.json below, nothing hidden and no schemas) or patterns; `-` is standard input; without any, the current folder'
 complete -c losskit -n '_shtab_losskit_using; and test $_shtab_losskit_npos -eq 0' -a list -d 'List the losses.'
 complete -c losskit -n '_shtab_losskit_using list' -s h -l help -d 'show this help message and exit'
 complete -c losskit -n '_shtab_losskit_using list' -l feature -xka "anomaly audio binary category category_distribution image number sequence set text timeseries vector" -d 'only the losses for a feature type: anomaly, audio, binary, category, category_distribution, image, number, sequence, set, text, timeseries, vector'

@@ -128,7 +128,7 @@ _shtab_losskit_validate_options=(
   "--allow-empty[finding no file with losses is not an error]"
   "--strict[warnings fail too]"
   "--exit-zero[exit with 0 even if there are errors]"
-  "*:files, folders (all \*.yaml, \*.yml and \*.json below, nothing hidden) or patterns\; \`-\` is standard input\; without any, the current folder:_files"
+  "*:files, folders (all \*.yaml, \*.yml and \*.json below, nothing hidden and no schemas) or patterns\; \`-\` is standard input\; without any, the current folder:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
