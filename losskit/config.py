@@ -89,7 +89,8 @@ class Entry:
         event = getattr(self._value, "anchored", self._value)
         if not isinstance(event, ScalarEvent) or event.style:
             return None
-        return event.value if event.value[:1] in _NUMBER_STARTS and _number(event.value)[1] else None
+        text = event.value
+        return text if text[:1] in _NUMBER_STARTS and len(text) <= MAX_DIGITS and _number(text)[1] else None
 
 
 class Document:
@@ -310,7 +311,7 @@ class _Reader:
                     anchors[start.anchor] = (value, inner, start)
                 places[id(value)] = events
                 sizes[id(value)] = inner
-                event = start
+                event = start  # noqa: PLW2901 - the container stands where it starts
                 container, start, events, key, merges, size, is_mapping = stack.pop()
                 size += inner
                 if size > MAX_NODES:
@@ -413,6 +414,11 @@ def _cut(text: str) -> str:
     from losskit.diagnostics import cut
 
     return cut(text)
+
+
+def is_oddly_written(place: Any) -> bool:
+    """Whether an item of `Document.events` is a number that other readers take for something else."""
+    return Entry(None, place[1] if isinstance(place, tuple) else place).notation is not None
 
 
 def number_notation_warning(document: Document, path: Path) -> Diagnostic | None:

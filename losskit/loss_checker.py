@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from losskit.config import MAX_PROBLEMS, Document, Path, number_notation_warning
+from losskit.config import MAX_PROBLEMS, Document, Path, is_oddly_written, number_notation_warning
 from losskit.constants import DEFAULT_LOSSES, MULTI, RESERVED
-from losskit.diagnostics import Diagnostic, cut, listing, show
+from losskit.diagnostics import WARNING, Diagnostic, cut, listing, show
 from losskit.registry import LossEntry, Registry
 from losskit.settings import setting_errors
 from losskit.spelling import nearest, suggested
@@ -20,10 +20,8 @@ if TYPE_CHECKING:
 
 # Of a long list of losses, so many are shown.
 _LISTED = 5
-# To look for what was meant takes time, so there is an end: so many misspelt names of losses, and so many names of
-# classes that others are compared with.
+# To look for what was meant takes time: so many misspelt names of losses have suggestions.
 _MAX_MISSPELT = 200
-_MAX_COMPARED = 5000
 
 
 class TooManyProblemsError(Exception):
@@ -56,8 +54,9 @@ class LossChecker:
         self._checked: dict[tuple[int, int], tuple[FeatureContext, list[FoundLoss]]] = {}
         # What each misspelt name of a loss looks like, and the one that it can stand for.
         self._misspelt: dict[tuple[str, str | None], tuple[list[str], str | None]] = {}
-        self._compared = 0
         self._names = functools.cache(registry.usual_names)
+        # How many numbers have been found that are written in an odd way.
+        self._notations = 0
 
     def check(self, losses: Any, path: Path, context: FeatureContext) -> list[FoundLoss]:
         """The losses that stand at `path`: a name, a mapping, or a list of both."""
@@ -111,10 +110,14 @@ class LossChecker:
         entry = self._entry(values, paths, context) if "type" in values else None
         if entry is None:
             return
+        if values["type"] in entry.deprecated_aliases:
+            message = f"{show(values['type'])} is an old name of `{entry.name}` and will go away"
+            self.report("LK301", paths["type"], message, severity=WARNING, suggestion=entry.name, cure=entry.name)
         fits = context.type is None or context.type in entry.feature_types
         if not fits:
             message = entry.misfit(show(values["type"]), str(context.type), self._names(context.type))
             self.report("LK105", paths["type"], message, help=self._how_to_list(context))
+        self._rename(entry, values, paths)
         found = FoundLoss(entry, values, paths)
         wrong = self._check_settings(found)
         if entry.has_rules and fits:
@@ -129,6 +132,10 @@ class LossChecker:
         entry = self.registry.find(default) if default else None
         if entry is not None and values.keys() <= entry.schema["properties"].keys():
             values["type"], paths["type"] = entry.name, path
+            name = values.get("name")
+            if isinstance(name, str) and self.registry.find(name) not in (None, entry):
+                message = f"`name` only says what {entry.name} is called in the results; `type` names the loss"
+                self.report("LK107", paths["name"], message, on_key=True, severity=WARNING, suggestion="type")
 
     def _check_multi(self, loss: dict[str, Any], path: Path, context: FeatureContext) -> list[FoundLoss]:
         for key in loss:
@@ -212,16 +219,30 @@ class LossChecker:
                 values[key], paths[key] = value, where
         return values, paths
 
+    def _rename(self, entry: LossEntry, values: dict[str, Any], paths: dict[str, Path]) -> None:
+        """Takes settings by their old names for what they are called now."""
+        properties = entry.schema["properties"]
+        for old in [key for key in values if properties.get(key, {}).get("deprecated")]:
+            new = entry.config.load().renamed_settings[old]
+            message, cure = f"`{cut(old)}` is the old name of `{new}` and will go away", new
+            if new in values:
+                self.report("LK002", paths[old], f"`{cut(old)}` and `{new}` are the same setting", on_key=True)
+                del values[old], paths[old]
+                continue
+            self.report("LK301", paths[old], message, on_key=True, severity=WARNING, suggestion=new, cure=cure)
+            values[new], paths[new] = values.pop(old), paths.pop(old)
+
     def _check_settings(self, found: FoundLoss) -> set[str]:
         """Reports what is wrong with each setting; returns which are."""
         entry, values, paths = found
         properties = entry.schema["properties"]
-        settings = [name for name in properties if name not in ("type", "name", "inputs")]
+        lasting = [name for name, schema in properties.items() if not schema.get("deprecated")]
+        settings = [name for name in lasting if name not in ("type", "name", "inputs")]
         wrong = set(values.keys() - properties.keys())
         for key in values:
             if key in wrong:
                 # `weight` is no weight of classes.
-                names = [name for name in properties if name != "weight" or "class" not in key]
+                names = [name for name in lasting if name != "weight" or "class" not in key]
                 suggestion, cure = suggested(key, names, taken=values)
                 help = f"settings of `{entry.name}`: {', '.join(settings)}"
                 message = f"`{entry.name}` has no setting `{cut(key)}`"
@@ -261,14 +282,23 @@ class LossChecker:
                 self.report("LK208", where, message, on_key=True, suggestion=suggestion, help=help, cure=cure)
 
     def _warn_of_notation(self, value: Any, path: Path) -> None:
+        """Warns of numbers in the value of a setting that PyYAML's default reader takes for something else."""
         if isinstance(value, (dict, list)):
+            places = self.document.events.get(id(value), ()) if id(value) in self.document.odd else ()
             # Settings are rows of numbers at most: deeper values are wrong, and reported already.
-            items = value.items() if isinstance(value, dict) else enumerate(value)
+            items: Iterable[tuple[Any, Any]] = value.items() if isinstance(value, dict) else enumerate(value)
             for step, item in items:
-                if not isinstance(item, dict):
+                # Thousands of numbers may stand beside the one that is meant, so those are passed quickly.
+                if isinstance(item, list) or (places and is_oddly_written(places[step])):
                     self._warn_of_notation(item, (*path, step))
-        elif isinstance(value, (int, float)) and (warning := number_notation_warning(self.document, path)):
-            self.problems.append(warning)
+        elif isinstance(value, (int, float)) and self._notations <= MAX_PROBLEMS:
+            warning = number_notation_warning(self.document, path)
+            self._notations += warning is not None
+            if warning and self._notations > MAX_PROBLEMS:
+                message = f"more than {MAX_PROBLEMS:,} numbers are written so; the others are not listed"
+                warning = warning._replace(message=message, help=None, edits=())
+            if warning:
+                self.problems.append(warning)
 
     def _check_rules(self, found: FoundLoss, context: FeatureContext, wrong: set[str]) -> None:
         """Reports what the config's rules object to.
@@ -286,19 +316,15 @@ class LossChecker:
                 continue
             path = (*found.paths.get(problem.setting, found.paths["type"]), *problem.steps)
             message = f"`{problem.setting}` of `{found.entry.name}` {problem.message}"
-            suggestion, cure = problem.suggestion, problem.cure
-            if problem.among and self._compared < _MAX_COMPARED:
-                self._compared += len(problem.among)
-                suggestion, cure = suggested(str(problem.steps[-1]), problem.among)
             self.report(
                 problem.code,
                 path,
                 message,
                 on_key=bool(problem.steps),
                 severity=problem.severity,
-                suggestion=suggestion,
+                suggestion=problem.suggestion,
                 help=problem.help,
-                cure=cure,
+                cure=problem.cure,
             )
 
     def names_help(self, context: FeatureContext) -> str:

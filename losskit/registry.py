@@ -82,10 +82,23 @@ class LossEntry:
     optional_targets: tuple[str, ...] = ()
     # Parameters of the constructor that YAML cannot hold, and that a config therefore cannot set.
     left_out: tuple[str, ...] = ()
+    # Names that the loss once had: configs that use them are still right, and are warned.
+    deprecated_aliases: tuple[str, ...] = ()
 
     @property
     def names(self) -> list[str]:
+        """All names that a config may use."""
+        return [*self.lasting_names, *self.deprecated_aliases]
+
+    @property
+    def lasting_names(self) -> list[str]:
+        """The names that may be suggested."""
         return [self.name, *self.aliases]
+
+    @property
+    def roles(self) -> list[str]:
+        """All that `inputs` of a config can rename."""
+        return list(dict.fromkeys((*self.inputs, *self.optional_inputs, *self.targets, *self.optional_targets)))
 
     def misfit(self, called: str, feature_type: str, others: Iterable[str]) -> str:
         """Says that the loss is not for a feature type, and which are."""
@@ -102,10 +115,10 @@ class LossEntry:
         """The JSON Schema of the loss's settings, without references to other schemas."""
         definitions = catalogue.definitions() if self.is_built_in else {}
         if found := definitions.get(f"loss_{self.name}"):
-            return _inlined(found, definitions)
+            return _inlined(found, self.names, definitions)
         from losskit.schema.json_schema import loss_schema
 
-        return loss_schema(self.config.load(), self.names, self.summary)
+        return loss_schema(self.config.load(), self.names, self.summary, self.roles)
 
 
 class Registry:
@@ -163,7 +176,7 @@ class Registry:
         """Names that look like `name`, those for `feature_type` first."""
         if len(name) > MAX_LENGTH:
             return []
-        by_name = {n: e.feature_types for e in self.entries() for n in e.names}
+        by_name = {n: e.feature_types for e in self.entries() for n in e.lasting_names}
         fitting = [n for n, types in by_name.items() if feature_type is None or feature_type in types]
         stem = name.lower().removesuffix("loss").rstrip("_- ") or name
         # A class's name, such as BCEWithLogitsLoss, has the letters of the loss's name.
@@ -178,7 +191,8 @@ class Registry:
 
     def meant(self, name: str, feature_type: str | None = None, near: Sequence[str] | None = None) -> str | None:
         """The one loss for `feature_type` that a misspelt name can stand for; `near` is what `suggest` returned."""
-        names = [n for e in self.entries() if feature_type is None or feature_type in e.feature_types for n in e.names]
+        entries = [e for e in self.entries() if feature_type is None or feature_type in e.feature_types]
+        names = [n for e in entries for n in e.lasting_names]
         near = self.suggest(name, feature_type) if near is None else near
         is_same = bool(near) and near[0].replace("_", "") == _letters(name)
         found = near[0] if is_same else meant(name, names)
@@ -255,6 +269,7 @@ def register_loss(
     *,
     schema: type[BaseLossConfig] | None = None,
     aliases: str | Sequence[str] = (),
+    deprecated_aliases: str | Sequence[str] = (),
     registry: Registry = registry,
 ) -> Callable[[L], L]:
     """Registers the decorated `nn.Module` class, or function of predictions and targets, as a loss.
@@ -265,6 +280,7 @@ def register_loss(
         schema: its config class. Without it, the class's `get_schema_cls()` says which; without that, the config is
             read from the signature: each keyword with a default that YAML can hold becomes a setting.
         aliases: other names for the same loss.
+        deprecated_aliases: names that it once had; they work with a warning, which `losskit validate --fix` heeds.
         registry: where to register it.
 
     Raises:
@@ -275,12 +291,13 @@ def register_loss(
     """
     types = tuple(FEATURE_TYPES if feature_types is None else check_feature_types(feature_types))
     aliases = (aliases,) if isinstance(aliases, str) else tuple(aliases)
-    for word in (name, *aliases):
+    old = (deprecated_aliases,) if isinstance(deprecated_aliases, str) else tuple(deprecated_aliases)
+    for word in (name, *aliases, *old):
         if not isinstance(word, str) or not word:
             raise RegistrationError(f"the name of a loss must be text, got {word!r}")
 
     def decorate(loss: L) -> L:
-        entry = _entry(loss, name, types, aliases, schema)
+        entry = _entry(loss, name, types, (aliases, old), schema)
         registry.add(entry)
         config = entry.config.load()
         if "registered_name" not in vars(config):
@@ -314,7 +331,7 @@ def _entry(
     loss: Callable[..., Any],
     name: str,
     feature_types: tuple[str, ...],
-    aliases: tuple[str, ...],
+    other_names: tuple[tuple[str, ...], tuple[str, ...]],
     config: type[BaseLossConfig] | None,
 ) -> LossEntry:
     from losskit.schema import signature
@@ -343,7 +360,7 @@ def _entry(
     entry = LossEntry(
         name=name,
         feature_types=feature_types,
-        aliases=aliases,
+        aliases=other_names[0],
         inputs=inputs,
         targets=targets,
         summary=signature.summary(loss),
@@ -353,6 +370,7 @@ def _entry(
         optional_inputs=optional_inputs,
         optional_targets=optional_targets,
         left_out=left_out,
+        deprecated_aliases=other_names[1],
     )
     if not entry.is_built_in:
         try:
@@ -399,11 +417,20 @@ def _entry_points_of(info: Path) -> str:
     return ""
 
 
-def _inlined(loss: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a loss as the validator needs it: shared settings written out, `params` already taken apart."""
+# Keywords of settings in the schema of a whole config: what `inputs` may name is checked apart from settings.
+_OF_DOCUMENTS = ("propertyNames", "doNotSuggest")
+
+
+def _inlined(loss: dict[str, Any], names: list[str], definitions: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a loss as the validator needs it: shared settings written out, `params` already taken apart.
+
+    What the document's schema says only about the place of a loss is left out: the validator looks after it by itself.
+    """
     properties = {}
     for name, schema in loss["properties"].items():
         if name != "params":
             reference = schema.get("$ref", "").removeprefix("#/definitions/")
-            properties[name] = definitions[reference] if reference else schema
-    return {**loss, "properties": properties}
+            full = definitions[reference] if reference else schema
+            properties[name] = {key: value for key, value in full.items() if key not in _OF_DOCUMENTS}
+    properties["type"] = {"enum": names, "description": "The name of the loss."}
+    return {**{key: value for key, value in loss.items() if key != "allOf"}, "properties": properties}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Container, Iterable
 
 # Longer words are compared with none: what is so long is no slip in a name, and would take long.
 MAX_LENGTH = 100
@@ -67,6 +67,21 @@ def suggested(word: str, names: Iterable[str], taken: Container[str] = ()) -> tu
     sole = meant(word, names)
     near = [sole] if sole else nearest(word, names)
     return (near[0] if near else None), (None if sole is None or sole in taken else sole)
+
+
+class Speller:
+    """Suggests names, and stops when it has compared so many letters that nobody would read what it says."""
+
+    def __init__(self, letters: int = 200_000) -> None:
+        self._left = letters
+
+    def suggested(self, word: str, names: Collection[str]) -> tuple[str | None, str | None]:
+        """As the function of this name, as long as that is quick."""
+        cost = len(word) * len(names)
+        if cost > self._left:
+            return None, None
+        self._left -= cost
+        return suggested(word, names)
 
 
 def _plain(word: str) -> str:

@@ -18,7 +18,7 @@ from losskit.constants import DEFAULT_LOSSES, FEATURE_KEYS, FEATURE_TYPES, FEATU
 from losskit.diagnostics import WARNING, ConfigError, Diagnostic, cut, has_errors, in_order, quoting, show
 from losskit.loss_checker import FoundLoss, LossChecker, TooManyProblemsError
 from losskit.registry import Registry, registry
-from losskit.spelling import NEAR_MISS, may_be_near, nearest, suggested
+from losskit.spelling import NEAR_MISS, Speller, may_be_near, meant, nearest, suggested
 
 if TYPE_CHECKING:
     from losskit.schema.base import FeatureConfig, FeatureContext, LossesConfig
@@ -138,6 +138,7 @@ class Validation:
         # that are alike.
         self._near_misses: dict[tuple[str, tuple[str, ...]], list[str]] = {}
         self._contexts: dict[FeatureContext, FeatureContext] = {}
+        self._speller = Speller()
         self._problems = list(document.diagnostics)
         self._checker = LossChecker(document, registry, self._problems)
         try:
@@ -224,14 +225,16 @@ class Validation:
             self._checker.report("LK101", path, message, help=help)
 
     def _check_near_misses(self, data: dict[str, Any], path: Path, known: tuple[str, ...]) -> None:
-        for key in data:
+        for key, value in data.items():
             if key not in known and key not in FOREIGN_KEYS and may_be_near(key, known, NEAR_MISS):
                 near = [name for name in self._near(key, known) if name not in data]
                 if near:
                     self.has_losses |= near[0] == FEATURES_KEY
                     message = f"`{cut(key)}` is ignored"
+                    # The key may be another's, unless what stands there can only be ours.
+                    cure = near[0] if meant(key, known) == near[0] and self._looks_right(near[0], value) else None
                     self._checker.report(
-                        "LK107", (*path, key), message, on_key=True, severity=WARNING, suggestion=near[0]
+                        "LK107", (*path, key), message, on_key=True, severity=WARNING, suggestion=near[0], cure=cure
                     )
 
     def _near(self, key: str, known: tuple[str, ...]) -> list[str]:
@@ -241,6 +244,16 @@ class Validation:
                 return []
             self._near_misses[key, known] = nearest(key, known, NEAR_MISS)
         return self._near_misses[key, known]
+
+    def _looks_right(self, key: str, value: Any) -> bool:
+        """Whether `value` is what stands under `key`: features with types of ours, or losses that are known."""
+        items = value if isinstance(value, list) else [value]
+        kinds = [item.get("type") if isinstance(item, dict) else item for item in items]
+        if key == FEATURES_KEY:
+            return bool(kinds) and all(isinstance(kind, str) and kind in FEATURE_TYPES for kind in kinds)
+        if key not in ("loss", LOSSES_KEY):
+            return False
+        return bool(kinds) and all(isinstance(kind, str) and self.registry.find(kind) for kind in kinds)
 
     # Features
 
@@ -286,7 +299,7 @@ class Validation:
         if isinstance(feature_type, str) and not known:
             self._report_unknown_type(feature_type, (*path, "type"))
         num_classes, classes = self._check_classes(feature, path)
-        context = FeatureContext(str(feature_type) if known else None, num_classes, classes)
+        context = FeatureContext(str(feature_type) if known else None, num_classes, classes, self._speller)
         context = self._contexts.setdefault(context, context)
         if "loss" in feature:
             found = self._checker.check(feature["loss"], (*path, "loss"), context)

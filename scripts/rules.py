@@ -38,8 +38,10 @@ def table(entries: Iterable[LossEntry], schemas: Mapping[str, Schema]) -> str:
         properties = schemas[entry.name]["properties"]
         settings = {}
         for name, schema in properties.items():
-            if name != "type":
+            if name != "type" and not schema.get("deprecated"):
                 check = {key: value for key, value in schema.items() if key not in _TEXTS}
+                if name == "inputs":
+                    check.pop("properties", None)  # they say again what `inputs` may name, which has a list of its own
                 if check not in checks:
                     checks.append(check)
                 settings[name] = checks.index(check)
@@ -56,7 +58,7 @@ def table(entries: Iterable[LossEntry], schemas: Mapping[str, Schema]) -> str:
             (*entry.inputs, *entry.optional_inputs, *entry.targets, *entry.optional_targets),
             _is_fine(entry, config()),
         )
-    names = {name: entry.name for entry in entries for name in entry.names}
+    names = {name: entry.name for entry in entries for name in entry.lasting_names}
     return (
         f"CHECKS: list[dict[str, Any]] = {_literal(checks)}\n\n"
         f"LOSSES: dict[str, Loss] = {_literal(losses)}\n\n"

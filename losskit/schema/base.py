@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from losskit.constants import RESERVED
 from losskit.diagnostics import ERROR, cut, listing
 from losskit.schema import fields as schema_utils
+from losskit.spelling import Speller
 
 if TYPE_CHECKING:
     import marshmallow
@@ -41,8 +42,6 @@ class Problem:
     cure: str | None = None
     # From the setting to the key inside it that is wrong, where one is.
     steps: tuple[str | int, ...] = ()
-    # The names that this key may be a misspelling of; what is suggested is then found by the checker.
-    among: Sequence[str] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +51,8 @@ class FeatureContext:
     type: str | None = None
     num_classes: int | None = None
     classes: tuple[str, ...] | None = None
+    # Finds what misspelt names were meant to be; one for a whole config.
+    speller: Speller = dataclasses.field(default_factory=Speller, compare=False, repr=False)
 
 
 @dataclass
@@ -62,6 +63,8 @@ class BaseLossConfig:
     # Settings without which a loss cannot be used and for which no default can stand, such as the size of a layer,
     # with values that fit examples of 3 classes and 5 dimensions.
     example_settings: ClassVar[dict[str, Any]] = {}
+    # Names that settings once had, each with the one that it has now: they work with a warning.
+    renamed_settings: ClassVar[dict[str, str]] = {}
     _schema: ClassVar[Any] = None
 
     type: str = ""
@@ -130,10 +133,6 @@ class BaseLossConfig:
         return schema
 
 
-# To compare names with thousands of others takes long, and would help nobody.
-_MAX_AMONG = 1000
-
-
 def _class_problems(name: str, value: Any, feature: FeatureContext) -> Iterator[Problem]:
     numbers = list(value.values()) if isinstance(value, Mapping) else value
     if isinstance(numbers, list) and numbers and not any(numbers):
@@ -147,12 +146,17 @@ def _class_problems(name: str, value: Any, feature: FeatureContext) -> Iterator[
         yield Problem(name, "names classes, but the feature does not say which it has", "LK206", help=cure)
         return
     labels = set(feature.classes)
-    missing = [label for label in feature.classes if label not in value]
+    # In order, and quick to take one out of.
+    missing = dict.fromkeys(label for label in feature.classes if label not in value)
     allowed = f"classes of the feature: {listing(map(cut, feature.classes), 20)}"
-    unknown = [label for label in value if label not in labels]
-    for label in unknown:
+    for label in value:
+        if label in labels:
+            continue
         message = f"names the class {cut(label)}, which the feature does not have"
-        yield Problem(name, message, "LK206", steps=(label,), among=missing[:_MAX_AMONG], help=allowed)
+        suggestion, only = feature.speller.suggested(label, missing)
+        yield Problem(name, message, "LK206", steps=(label,), suggestion=suggestion, cure=only, help=allowed)
+        # A misspelt class is one mistake, not a class too many and another too few.
+        missing.pop(suggestion or "", None)
     if missing:
         noun = "class" if len(missing) == 1 else "classes"
         yield Problem(name, f"has no value for the {noun} {listing(map(cut, missing))}", "LK206")
