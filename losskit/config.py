@@ -63,6 +63,22 @@ _NUMBER_STARTS = frozenset("+-.0123456789")
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
+class Uncollected:
+    """Pauses Python's search for cycles.
+
+    A large config is many objects without any cycle, and to look for cycles among them again and again takes four times
+    as long as to read it.
+    """
+
+    def __enter__(self) -> None:
+        self.was_enabled = gc.isenabled()
+        gc.disable()
+
+    def __exit__(self, *_: object) -> None:
+        if self.was_enabled:
+            gc.enable()
+
+
 class Entry:
     """Where one item of a mapping or list stands; items of a list have no key."""
 
@@ -184,11 +200,9 @@ def read(source: str | bytes, name: str | None = None) -> Document:
         before = LINE_BREAK.split(source[: min(bad)])
         message = f"the character U+{ord(source[min(bad)]):04X} is not allowed in YAML"
         return _refused(document, "LK001", message, len(before), len(before[-1]) + 1)
-    # Nothing here makes cycles, and to look for them among so many events takes four times as long as reading.
-    is_collecting = gc.isenabled()
-    gc.disable()
     try:
-        _Reader(document, is_json=bool(name and name.lower().endswith(".json"))).read()
+        with Uncollected():
+            _Reader(document, is_json=bool(name and name.lower().endswith(".json"))).read()
     except _RefusalError as refusal:
         document.data = None
         document.diagnostics.append(refusal.diagnostic)
@@ -199,9 +213,6 @@ def read(source: str | bytes, name: str | None = None) -> Document:
         _refused(document, "LK001", f"not valid YAML: {problem}", *place)
     except (yaml.YAMLError, ValueError) as error:
         _refused(document, "LK001", f"not valid YAML: {error}")
-    finally:
-        if is_collecting:
-            gc.enable()
     if document.data is None and not document.diagnostics:
         _refused(document, "LK009", "the config is empty")
     return document

@@ -14,8 +14,8 @@ from losskit.validation import Validation
 
 # A cure can uncover the next mistake: a loss whose name is right now has settings that can be checked.
 _MAX_ROUNDS = 10
-# So many characters are read again to see what cures have done; a large config gets fewer rounds.
-_MAX_READ = 2 << 20
+# So many characters are read again to see what cures have done; the largest config gets one round.
+_MAX_READ = 1 << 20
 _COLON = re.compile(r"[ \t]*:[ \t]*")
 _SPACE = re.compile(r"\s*")
 _LINE_NUMBER = re.compile(r" on line \d+")

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from losskit.config import MAX_PROBLEMS, Document, Path, read
+from losskit.config import MAX_PROBLEMS, Document, Path, Uncollected, read
 from losskit.constants import DEFAULT_LOSSES, FEATURE_KEYS, FEATURE_TYPES, FEATURES_KEY, FOREIGN_KEYS, LOSSES_KEY
 from losskit.diagnostics import WARNING, ConfigError, Diagnostic, cut, has_errors, in_order, quoting, show
 from losskit.loss_checker import FoundLoss, LossChecker, TooManyProblemsError
@@ -142,10 +142,11 @@ class Validation:
         self._problems = list(document.diagnostics)
         self._checker = LossChecker(document, registry, self._problems)
         try:
-            if loss_of is not None:
-                self._check_single_loss(loss_of)
-            elif document.data is not None:
-                self._check_document(at)
+            with Uncollected():
+                if loss_of is not None:
+                    self._check_single_loss(loss_of)
+                elif document.data is not None:
+                    self._check_document(at)
         except TooManyProblemsError:
             last = self._problems[-1]
             message = f"there are more than {MAX_PROBLEMS:,} problems; the rest of the config is not checked"

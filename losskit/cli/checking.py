@@ -7,7 +7,7 @@ import re
 from losskit import first_pass
 from losskit.cli.files import Found
 from losskit.cli.formats import FileReport
-from losskit.config import MAX_BYTES, Document, read
+from losskit.config import MAX_BYTES, Document, Uncollected, read
 
 TYPE_CHECKING = False  # as in config.py
 if TYPE_CHECKING:
@@ -96,6 +96,11 @@ def _unreadable(path: str, error: OSError, what: str = "read") -> Outcome:
 
 def check(source: bytes, name: str, options: Options, *, is_named: bool = True) -> Outcome:
     """Checks the text of a file. Where it is not named, it may be another's, and then there is no report."""
+    with Uncollected():
+        return _check(source, name, options, is_named)
+
+
+def _check(source: bytes, name: str, options: Options, is_named: bool) -> Outcome:
     document = read(source, name)
     is_named = is_named and not options.only_configs
     if options.at is None:
