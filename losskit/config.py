@@ -210,6 +210,9 @@ def read(source: str | bytes, name: str | None = None) -> Document:
         mark = error.problem_mark or error.context_mark
         problem = " ".join(filter(None, (error.context, error.problem)))
         place = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        # Where the text ends too early, libyaml names the line behind the last one.
+        if place[0] > len(document.lines):
+            place = (len(document.lines), len(document.lines[-1]) + 1)
         _refused(document, "LK001", f"not valid YAML: {problem}", *place)
     except (yaml.YAMLError, ValueError) as error:
         _refused(document, "LK001", f"not valid YAML: {error}")

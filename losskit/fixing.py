@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 
 from losskit.config import LINE_BREAK, Document, Path, read
 from losskit.constants import RESERVED
-from losskit.diagnostics import Diagnostic, Edit, Position
+from losskit.diagnostics import Diagnostic, Edit, Position, has_errors
 from losskit.validation import Validation
 
 # A cure can uncover the next mistake: a loss whose name is right now has settings that can be checked.
@@ -72,42 +73,48 @@ class _Fixer:
     def cure(self, shown: Shown | None) -> None:
         """Makes the edits of diagnostics."""
         for _ in range(_MAX_ROUNDS):
-            document = self.document
-            diagnostics: Sequence[Diagnostic] = self.validation.diagnostics
-            cured = [d for d in (shown(diagnostics, document) if shown else diagnostics) if d.edits]
-            after = self.changed(_changes(document.text, [edit for d in cured for edit in d.edits]))
-            # The text must be read as well as before.
-            if (
-                after is None
-                or after.document.data is None
-                or len(after.document.diagnostics) > len(document.diagnostics)
-            ):
+            before, diagnostics = self.document, self.validation.diagnostics
+            cured = [d for d in (shown(diagnostics, before) if shown else diagnostics) if d.edits]
+            found = len(before.diagnostics) if has_errors(diagnostics) else None
+
+            def is_fine(after: Validation, found: int | None = found) -> bool:
+                """Whether it can be read as well, and where there was no error, there is none now."""
+                document = after.document
+                if found is None:
+                    return not has_errors(after.diagnostics)
+                return document.data is not None and len(document.diagnostics) <= found
+
+            if not self.apply(_changes(before.text, [d.edits for d in cured]), is_fine):
                 return
-            self.validation = after
-            self.cured += len(cured)
 
     def flatten(self) -> None:
         """Puts settings that stand under `params` beside `type`, where this changes nothing else."""
-        before = _meaning(self.validation)
-        groups = deque([list(dict.fromkeys(_with_params(self.validation)))])
-        # All at once if possible; where that goes wrong, the halves are tried, down to single losses.
+        document, before = self.document, _meaning(self.validation)
+        lifted = [_lifted(document, path) for path in dict.fromkeys(_with_params(self.validation))]
+        self.apply(list(filter(None, lifted)), lambda after: _meaning(after) == before)
+
+    def apply(self, cures: list[list[_Change]], is_fine: Callable[[Validation], bool]) -> int:
+        """Makes the cures after which all is fine; returns how many those are.
+
+        All at once if possible; where that goes wrong, their halves are tried, down to single ones.
+        """
+        text = self.document.text
+        made: list[list[_Change]] = []
+        groups = deque([cures])
         while groups:
             group = groups.popleft()
-            lifted = list(filter(None, (_lifted(self.document, path) for path in group)))
-            after = self.changed([change for changes in lifted for change in changes])
-            if after and _meaning(after) == before:
+            better = _changed(text, itertools.chain.from_iterable(made + group))
+            if better == self.document.text or len(better) > self.left:
+                continue
+            self.left -= len(better)
+            after = Validation(read(better, self.document.name), at=self.at)
+            if is_fine(after):
                 self.validation = after
-                self.cured += len(lifted)
-            elif after and len(group) > 1:
+                made += group
+            elif len(group) > 1:
                 groups += [group[: len(group) // 2], group[len(group) // 2 :]]
-
-    def changed(self, changes: Iterable[_Change]) -> Validation | None:
-        """The text after changes, checked; None where it is the same, or would take too long."""
-        better = _changed(self.document.text, changes)
-        if better == self.document.text or len(better) > self.left:
-            return None
-        self.left -= len(better)
-        return Validation(read(better, self.document.name), at=self.at)
+        self.cured += len(made)
+        return len(made)
 
 
 class _Change(NamedTuple):
@@ -118,13 +125,13 @@ class _Change(NamedTuple):
     text: str
 
 
-def _changes(text: str, edits: Sequence[Edit]) -> list[_Change]:
-    starts = [0, *(match.end() for match in LINE_BREAK.finditer(text))] if edits else []
+def _changes(text: str, cures: Sequence[Sequence[Edit]]) -> list[list[_Change]]:
+    starts = [0, *(match.end() for match in LINE_BREAK.finditer(text))] if cures else []
 
     def offset(position: Position) -> int:
         return starts[position.line - 1] + position.column - 1
 
-    return [_Change(offset(span.start), offset(span.end), new) for span, new in edits]
+    return [[_Change(offset(span.start), offset(span.end), new) for span, new in edits] for edits in cures]
 
 
 def _changed(text: str, changes: Iterable[_Change]) -> str:
