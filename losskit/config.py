@@ -192,14 +192,13 @@ def read(source: str | bytes, name: str | None = None) -> Document:
         try:
             source = source.decode()
         except UnicodeDecodeError as error:
-            line = error.object.count(b"\n", 0, error.start) + 1
-            return _refused(document, "LK008", f"not UTF-8 text: byte 0x{source[error.start]:02x}", line, 1)
+            message = f"not UTF-8 text: byte 0x{source[error.start]:02x}"
+            return _refused(document, "LK008", message, *_end_of(source[: error.start].decode()))
     document.text = source = source.removeprefix("\ufeff")
     bad = [] if is_plain else [source.index(char) for char in set(source) if not _is_printable(char)]
     if bad:
-        before = LINE_BREAK.split(source[: min(bad)])
         message = f"the character U+{ord(source[min(bad)]):04X} is not allowed in YAML"
-        return _refused(document, "LK001", message, len(before), len(before[-1]) + 1)
+        return _refused(document, "LK001", message, *_end_of(source[: min(bad)]))
     try:
         with Uncollected():
             _Reader(document, is_json=bool(name and name.lower().endswith(".json"))).read()
@@ -212,13 +211,19 @@ def read(source: str | bytes, name: str | None = None) -> Document:
         place = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         # Where the text ends too early, libyaml names the line behind the last one.
         if place[0] > len(document.lines):
-            place = (len(document.lines), len(document.lines[-1]) + 1)
+            place = _end_of(source)
         _refused(document, "LK001", f"not valid YAML: {problem}", *place)
     except (yaml.YAMLError, ValueError) as error:
         _refused(document, "LK001", f"not valid YAML: {error}")
     if document.data is None and not document.diagnostics:
         _refused(document, "LK009", "the config is empty")
     return document
+
+
+def _end_of(text: str) -> tuple[int, int]:
+    """The line and the column behind a text."""
+    lines = LINE_BREAK.split(text)
+    return len(lines), len(lines[-1]) + 1
 
 
 def _is_printable(char: str) -> bool:
