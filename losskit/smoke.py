@@ -2,10 +2,258 @@
 
 from __future__ import annotations
 
-from losskit.diagnostics import Diagnostic
-from losskit.validation import Validation
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from losskit.building import module_of, require_torch, term_of
+from losskit.constants import EVERYTHING
+from losskit.diagnostics import ERROR, Diagnostic, has_errors, in_order
+from losskit.loss_checker import FoundLoss
+from losskit.registry import LossEntry
+from losskit.schema.base import BaseLossConfig, FeatureContext
+from losskit.validation import FoundFeature, Validation
+
+if TYPE_CHECKING:
+    from losskit.modules.trial import Trial
+
+# As many numbers as a layer of a loss may have. One of a language model would take gigabytes, and its size proves
+# nothing that a narrower one does not.
+_LARGEST_LAYER = 1 << 22
+# More classes than a config could list would only fill the memory.
+_MOST_CLASSES = 1 << 19
+_REMEMBERED = 256
+# The sum compares the names of all losses with each other.
+_TOGETHER = 200
 
 
 def smoke_test(validation: Validation) -> list[Diagnostic]:
-    """The losses that fail, or have no finite value and gradient; none where the config is wrong."""
-    return []
+    """The losses that fail, or have no finite value and gradient; none where the config is wrong.
+
+    Each loss is tried by itself, unweighted, and then as a part of the sum that `losskit.build` makes of the config.
+
+    Raises:
+        ImportError: torch is not installed.
+    """
+    require_torch("a smoke test")
+    if has_errors(validation.diagnostics):
+        return []
+    problems: list[Diagnostic] = []
+    parts: dict[_Part, FoundLoss] = {}
+    for feature in validation.features:
+        for found in feature.losses:
+            try:
+                part = _part(feature, found)
+            except (Exception, SystemExit) as error:  # The config class may be a plugin's.
+                problems.append(_problem(validation, found, _unbuilt(error)))
+                continue
+            finding = _trial(part.case).finding
+            if finding is None:
+                parts.setdefault(part, found)
+            else:
+                help = _help(found.entry, finding.tried)
+                problems.append(_problem(validation, found, f"`{found.entry.name}` {finding.message}", help=help))
+    for index, message, setting in _sum(tuple(parts)):
+        problems.append(_problem(validation, list(parts.values())[index], message, setting))
+    # An alias can repeat a loss many times.
+    return in_order(dict.fromkeys(problems))
+
+
+def _problem(
+    validation: Validation, found: FoundLoss, message: str, setting: str = "type", help: str | None = None
+) -> Diagnostic:
+    path = found.paths.get(setting, found.paths["type"])
+    return validation.document.diagnose("LK501", path, message, help=help)
+
+
+def _unbuilt(error: BaseException) -> str:
+    from losskit.modules.trial import told
+
+    return f"the loss cannot be built: {told(error)}"
+
+
+def _help(entry: LossEntry, tried: str) -> str | None:
+    parts = [f"it was called with {tried}"] if tried else []
+    if not entry.is_built_in:
+        parts.append("if it needs other tensors, give its class a static method `example_batch`")
+    return "; ".join(parts) or None
+
+
+# One loss
+
+
+@dataclasses.dataclass(frozen=True)
+class _Case:
+    """All that the trial of a loss depends on."""
+
+    entry: LossEntry
+    context: FeatureContext
+    settings: str
+    named: tuple[str, ...]  # optional inputs for which the config says where they are
+    config: BaseLossConfig = dataclasses.field(compare=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Part:
+    """A loss as a part of the sum."""
+
+    feature: str | None
+    case: _Case
+    name: str | None
+    weight: float
+    inputs: tuple[tuple[str, str], ...]
+    config: BaseLossConfig = dataclasses.field(compare=False)
+
+
+def _part(feature: FoundFeature, found: FoundLoss) -> _Part:
+    entry, config = found.entry, found.load()
+    config, context = _of_bearable_size(config, feature.context)
+    optional = (*entry.optional_inputs, *entry.optional_targets)
+    named = tuple(role for role in optional if role in config.inputs)
+    case = _Case(entry, context, repr(config.settings(context)), named, config)
+    return _Part(feature.name, case, config.name, config.weight, tuple(config.inputs.items()), config)
+
+
+def _of_bearable_size(config: BaseLossConfig, context: FeatureContext) -> tuple[BaseLossConfig, FeatureContext]:
+    """The config with fewer classes and a narrower layer, where it asks for more than a test should take."""
+    if (context.num_classes or 0) > _MOST_CLASSES:
+        context = dataclasses.replace(context, num_classes=_MOST_CLASSES)
+    sizes: dict[str, int] = {}
+    for name, most in (("num_classes", _MOST_CLASSES), ("in_features", _LARGEST_LAYER)):
+        value = config.settings(context).get(name)
+        if isinstance(value, int):
+            sizes[name] = min(value, most)
+    if len(sizes) == 2 and sizes["in_features"] * sizes["num_classes"] > _LARGEST_LAYER:
+        sizes["in_features"] = max(1, _LARGEST_LAYER // sizes["num_classes"])
+    changes = {name: size for name, size in sizes.items() if getattr(config, name, None) not in (None, size)}
+    if not changes:
+        return config, context
+    smaller = dataclasses.replace(config, **changes)
+    # A layer whose parts shrink from one to the next may need its width.
+    fits = not any(problem.severity == ERROR for problem in smaller.problems(context))
+    return (smaller if fits else config), context
+
+
+@functools.lru_cache(maxsize=_REMEMBERED)
+def _trial(case: _Case) -> Trial:
+    from losskit.modules.trial import Finding, Trial, isolated, told, try_loss
+
+    with isolated():
+        try:
+            module = module_of(case.entry, case.config, case.context)
+        except (Exception, SystemExit) as error:
+            return Trial(Finding(0, f"cannot be built: {told(error)}"))
+        return try_loss(case.entry, module, case.config.settings(case.context), case.context, case.named)
+
+
+# All losses together
+
+# The side, the feature and the key under which the sum looks for a tensor.
+_Slot = tuple[str, str | None, str]
+
+
+@functools.lru_cache(maxsize=_REMEMBERED)
+def _sum(parts: tuple[_Part, ...]) -> list[tuple[int, str, str]]:
+    """What is wrong with the sum of losses, each of which trains by itself: the index of one, why, and its setting.
+
+    Losses that share a key of the predictions, and were tried with tensors of different shapes, are added up apart:
+    nobody knows which shape the model's will have.
+    """
+    from losskit.modules.trial import isolated
+
+    groups: list[tuple[list[int], dict[_Slot, Any]]] = []
+    for index, part in enumerate(parts):
+        slots = _slots(part, parts)
+        group = next((g for g in groups if len(g[0]) < _TOGETHER and _agree(g[1], slots)), None)
+        if group is None:
+            groups.append(([index], slots))
+        else:
+            group[0].append(index)
+            group[1].update({slot: value for slot, value in slots.items() if slot not in group[1]})
+    found = []
+    with isolated():
+        for indices, slots in groups:
+            if _wrong_sum([parts[index] for index in indices], slots) is None:
+                continue
+            # What fails only beside others may be the fault of data that was made up for the others.
+            for index in indices:
+                if wrong := _wrong_sum([parts[index]], _slots(parts[index], parts)):
+                    found.append((index, *wrong))
+    return found
+
+
+def _slots(part: _Part, parts: Sequence[_Part]) -> dict[_Slot, Any]:
+    """Where the sum looks for what a loss was tried with."""
+    entry, trial, renamed = part.case.entry, _trial(part.case), dict(part.inputs)
+    assert trial.batch
+    options = trial.options
+    predictions = [*zip(entry.inputs, trial.batch.inputs, strict=False)]
+    predictions += [(role, options[role]) for role in entry.optional_inputs if role in options]
+    targets = [*zip(entry.targets, trial.batch.targets, strict=False)]
+    targets += [(role, options[role]) for role in entry.optional_targets if role in options]
+    features = {other.feature for other in parts}
+    slots: dict[_Slot, Any] = {}
+    for side, values in (("predictions", predictions), ("targets", targets)):
+        for role, value in values:
+            feature, key = part.feature, renamed.get(role, role)
+            if role in renamed and "." in key and feature is not None:
+                feature, key = _reference(key, features)
+            slots[side, feature, key] = value
+    return slots
+
+
+def _reference(name: str, features: set[str | None]) -> tuple[str, str]:
+    """The feature and the key that `feature.key` means; both may have dots."""
+    pieces = name.split(".")
+    ways = [(".".join(pieces[:cut]), ".".join(pieces[cut:])) for cut in range(1, len(pieces))]
+    return next((way for way in ways if way[0] in features), ways[0])
+
+
+def _agree(taken: Mapping[_Slot, Any], slots: Mapping[_Slot, Any]) -> bool:
+    """Whether what stands in both is alike. A loss that takes everything of a feature shares it with none."""
+    owned = {slot[:2] for group in (taken, slots) for slot in group if slot[2] == EVERYTHING}
+    if any(slot[:2] in owned for slot in taken) and any(slot[:2] in owned for slot in slots):
+        return False
+    return all(_kind(taken[slot]) == _kind(value) for slot, value in slots.items() if slot in taken)
+
+
+def _kind(value: Any) -> tuple[Any, Any]:
+    return getattr(value, "dtype", type(value)), getattr(value, "shape", None)
+
+
+def _wrong_sum(parts: Sequence[_Part], slots: Mapping[_Slot, Any]) -> tuple[str, str] | None:
+    """What is wrong with a sum, as it would be told of its first loss, and which setting says so."""
+    import torch
+
+    from losskit.modules.batches import changed, tensors_of
+    from losskit.modules.multi_task import MultiTaskLoss
+    from losskit.modules.trial import told
+
+    name = f"`{parts[0].case.entry.name}`"
+    try:
+        terms = []
+        for part in parts:
+            entry, config = part.case.entry, part.config
+            terms.append(term_of(entry, config, part.feature, module_of(entry, config, part.case.context)))
+        given: dict[str, dict[str | None, Any]] = {"predictions": {}, "targets": {}}
+        for (side, feature, key), value in slots.items():
+            if side == "predictions":
+                value = changed(value, lambda x: x.detach().clone().requires_grad_())
+            if key == EVERYTHING:
+                given[side][feature] = value
+            else:
+                given[side].setdefault(feature, {})[key] = value
+        is_bare = all(part.feature is None for part in parts)
+        predictions, targets = (
+            side.get(None) if is_bare else side for side in (given["predictions"], given["targets"])
+        )
+        total = MultiTaskLoss(terms)(predictions, targets).total
+        leaves = [x for x in tensors_of(given["predictions"]) if x.requires_grad]
+        gradients = torch.autograd.grad(total, leaves, allow_unused=True) if leaves else ()
+    except (Exception, SystemExit) as error:
+        return f"{name} fails as a part of the sum: {told(error)}", "type"
+    for what, values in (("value", [total]), ("gradient", gradients)):
+        if not all(torch.isfinite(value).all() for value in values if value is not None):
+            return f"the weight of {name}, {parts[0].weight:g}, makes its {what} infinite", "weight"
+    return None

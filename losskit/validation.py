@@ -110,7 +110,9 @@ def _item(container: Any, key: Any) -> Any:
         return omegaconf.OmegaConf.to_container(container, resolve=False)[key]
 
 
-class _Feature(NamedTuple):
+class FoundFeature(NamedTuple):
+    """A feature of the config, or a list of losses without one, and what it says of them."""
+
     name: str | None
     context: FeatureContext
     losses: list[FoundLoss]
@@ -131,7 +133,7 @@ class Validation:
         self.document = document
         self.registry = registry
         self.has_losses = False  # whether the document says anything about losses, right or wrong
-        self._features: list[_Feature] = []
+        self.features: list[FoundFeature] = []  # with the losses whose names are known
         self._problems = list(document.diagnostics)
         self._checker = LossChecker(document, registry, self._problems)
         try:
@@ -150,7 +152,7 @@ class Validation:
     @property
     def losses(self) -> list[list[FoundLoss]]:
         """The losses of each feature, as far as their names are known."""
-        return [feature.losses for feature in self._features]
+        return [feature.losses for feature in self.features]
 
     def config(self) -> LossesConfig:
         """The typed config.
@@ -163,7 +165,7 @@ class Validation:
         if has_errors(self.diagnostics):
             raise ConfigError(self.diagnostics)
         features: list[FeatureConfig] = []
-        for feature in self._features:
+        for feature in self.features:
             losses = tuple(found.load() for found in feature.losses)
             context = feature.context
             features.append(FeatureConfig(feature.name, context.type, losses, context.num_classes, context.classes))
@@ -174,7 +176,7 @@ class Validation:
             self._report_unknown_type(context.type, ())
             return
         found = self._checker.check(self.document.data, (), context)
-        self._features.append(_Feature(None, context, found))
+        self.features.append(FoundFeature(None, context, found))
 
     # Where the losses stand
 
@@ -279,7 +281,7 @@ class Validation:
             found = self._default_loss(context.type, path, context)
         else:
             found = []
-        self._features.append(_Feature(name if isinstance(name, str) else None, context, found))
+        self.features.append(FoundFeature(name if isinstance(name, str) else None, context, found))
 
     def _report_unknown_type(self, feature_type: str, path: Path) -> None:
         suggestion, cure = suggested(feature_type, FEATURE_TYPES)
@@ -334,7 +336,7 @@ class Validation:
         # Other tools call other lists so: a training history is one of numbers.
         self.has_losses |= any(isinstance(loss, str) or (isinstance(loss, dict) and "type" in loss) for loss in losses)
         context = FeatureContext()
-        self._features.append(_Feature(None, context, self._checker.check(losses, path, context)))
+        self.features.append(FoundFeature(None, context, self._checker.check(losses, path, context)))
 
 
 def _child(data: Any, step: str) -> str | int | None:
