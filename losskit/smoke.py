@@ -16,13 +16,10 @@ from losskit.schema.base import BaseLossConfig, FeatureContext
 from losskit.validation import FoundFeature, Validation
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from losskit.modules.trial import Trial
 
-# As many numbers as a layer of a loss may have. One of a language model would take gigabytes, and its size proves
-# nothing that a narrower one does not.
-_LARGEST_LAYER = 1 << 22
-# More classes than a config could list would only fill the memory.
-_MOST_CLASSES = 1 << 19
 _REMEMBERED = 256
 # The sum compares the names of all losses with each other.
 _TOGETHER = 200
@@ -117,15 +114,17 @@ def _part(feature: FoundFeature, found: FoundLoss) -> _Part:
 
 def _of_bearable_size(config: BaseLossConfig, context: FeatureContext) -> tuple[BaseLossConfig, FeatureContext]:
     """The config with fewer classes and a narrower layer, where it asks for more than a test should take."""
-    if (context.num_classes or 0) > _MOST_CLASSES:
-        context = dataclasses.replace(context, num_classes=_MOST_CLASSES)
+    from losskit.modules.trial import MAX_CLASSES, MAX_LAYER
+
+    if (context.num_classes or 0) > MAX_CLASSES:
+        context = dataclasses.replace(context, num_classes=MAX_CLASSES)
     sizes: dict[str, int] = {}
-    for name, most in (("num_classes", _MOST_CLASSES), ("in_features", _LARGEST_LAYER)):
+    for name, most in (("num_classes", MAX_CLASSES), ("in_features", MAX_LAYER)):
         value = config.settings(context).get(name)
         if isinstance(value, int):
             sizes[name] = min(value, most)
-    if len(sizes) == 2 and sizes["in_features"] * sizes["num_classes"] > _LARGEST_LAYER:
-        sizes["in_features"] = max(1, _LARGEST_LAYER // sizes["num_classes"])
+    if len(sizes) == 2 and sizes["in_features"] * sizes["num_classes"] > MAX_LAYER:
+        sizes["in_features"] = max(1, MAX_LAYER // sizes["num_classes"])
     changes = {name: size for name, size in sizes.items() if getattr(config, name, None) not in (None, size)}
     if not changes:
         return config, context
@@ -164,6 +163,8 @@ def _sum(parts: tuple[_Part, ...]) -> list[tuple[int, str, str]]:
 
     groups: list[tuple[list[int], dict[_Slot, Any]]] = []
     for index, part in enumerate(parts):
+        if any(role not in _trial(part.case).options for role in part.case.named):
+            continue  # nobody knows what the inputs of a plugin's loss look like
         slots = _slots(part, parts)
         group = next((g for g in groups if len(g[0]) < _TOGETHER and _agree(g[1], slots)), None)
         if group is None:
@@ -237,9 +238,12 @@ def _wrong_sum(parts: Sequence[_Part], slots: Mapping[_Slot, Any]) -> tuple[str,
             entry, config = part.case.entry, part.config
             terms.append(term_of(entry, config, part.feature, module_of(entry, config, part.case.context)))
         given: dict[str, dict[str | None, Any]] = {"predictions": {}, "targets": {}}
+        leaves: list[Tensor] = []
         for (side, feature, key), value in slots.items():
             if side == "predictions":
-                value = changed(value, lambda x: x.detach().clone().requires_grad_())
+                leaf = changed(value, lambda x: x.detach().clone().requires_grad_())
+                leaves += (x for x in tensors_of(leaf) if x.requires_grad)
+                value = changed(leaf, lambda x: x.clone())
             if key == EVERYTHING:
                 given[side][feature] = value
             else:
@@ -249,7 +253,6 @@ def _wrong_sum(parts: Sequence[_Part], slots: Mapping[_Slot, Any]) -> tuple[str,
             side.get(None) if is_bare else side for side in (given["predictions"], given["targets"])
         )
         total = MultiTaskLoss(terms)(predictions, targets).total
-        leaves = [x for x in tensors_of(given["predictions"]) if x.requires_grad]
         gradients = torch.autograd.grad(total, leaves, allow_unused=True) if leaves else ()
     except (Exception, SystemExit) as error:
         return f"{name} fails as a part of the sum: {told(error)}", "type"

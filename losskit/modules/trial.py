@@ -30,8 +30,11 @@ from losskit.modules.batches import (
 from losskit.registry import LossEntry
 from losskit.schema.base import FeatureContext
 
-# More classes than any vocabulary has would only fill the memory.
-MAX_CLASSES = 1 << 18
+# More classes than a config could list would only fill the memory.
+MAX_CLASSES = 1 << 19
+# As many numbers as a layer of a loss may have. One of a language model would take gigabytes, and its size proves
+# nothing that a narrower one does not.
+MAX_LAYER = 1 << 22
 # Settings whose length, or number of rows, is the number of classes, in losses that do not say so themselves.
 _PER_CLASS = ("alpha", "class_similarities", "class_weights", "pos_weight")
 # Settings that hold ids of classes that there must be.
@@ -209,13 +212,13 @@ def _sizes(entry: LossEntry, settings: Mapping[str, Any], context: FeatureContex
     count = settings.get("num_classes")
     said = context.num_classes or (count if _is_size(count) else None) or max(lengths, default=None)
     ids = [value for name in _IDS for value in _numbers(settings.get(name)) if 0 <= value < MAX_CLASSES]
-    classes = min(said or max(USUAL.classes, *(value + 1 for value in ids), 0), MAX_CLASSES)
+    classes = said or max(USUAL.classes, *(value + 1 for value in ids), 0)
     dimensions = settings.get("in_features")
     if not _is_size(dimensions):
         # The classes of a vector are its numbers.
         dimensions = classes if feature_type == VECTOR and (lengths or ids) else USUAL.dimensions
-    blank = settings.get("blank")
-    return USUAL._replace(classes=classes, dimensions=dimensions, blank=blank if isinstance(blank, int) else USUAL.blank)
+    blank = next(iter(_numbers(settings.get("blank"))), USUAL.blank)
+    return USUAL._replace(classes=classes, dimensions=dimensions, blank=min(blank, MAX_CLASSES))
 
 
 def _other_sizes(
@@ -255,9 +258,9 @@ def _cases(
 
 
 def _option_sets(entry: LossEntry, batch: Batch, sizes: Sizes, named: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Sets of optional inputs: those that the config names, those that there are, and none."""
+    """Sets of optional inputs: those that the config names, which may need the others, and without such, none first."""
     optional = (*entry.optional_inputs, *entry.optional_targets)
-    sets = [tuple(role for role in optional if role in named), (), optional]
+    sets = [tuple(named), optional, ()] if named else [(), optional]
     for roles in dict.fromkeys(sets):
         forms = {role: optional_forms(role, batch, sizes, generator_of(0)) for role in roles}
         for index in range(max(map(len, forms.values()), default=1)):
