@@ -51,7 +51,6 @@ _CONSTANTS: dict[str, Any] = {
 # What PyYAML's default reader, which is on YAML 1.1, takes for a float.
 _YAML_1_1_FLOAT = re.compile(r"[-+]?([0-9]+\.[0-9]*|\.[0-9]+)([eE][-+][0-9]+)?\Z")
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9]+\Z")
-_NOT_PRINTABLE = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]|\ufeff")
 _PRINTABLE_ASCII = b"\t\n\r" + bytes(range(0x20, 0x7F))
 LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _NUMBER_STARTS = frozenset("+-.0123456789")
@@ -168,14 +167,15 @@ def read(source: str | bytes, name: str | None = None) -> Document:
     is_plain = isinstance(source, bytes) and not source.translate(None, _PRINTABLE_ASCII)
     if isinstance(source, bytes):
         try:
-            source = source.decode("utf-8-sig")
+            source = source.decode()
         except UnicodeDecodeError as error:
             line = error.object.count(b"\n", 0, error.start) + 1
             return _refused(document, "LK008", f"not UTF-8 text: byte 0x{source[error.start]:02x}", line, 1)
     document.text = source = source.removeprefix("\ufeff")
-    if not is_plain and (bad := _NOT_PRINTABLE.search(source)):
-        before = LINE_BREAK.split(source[: bad.start()])
-        message = f"the character U+{ord(bad[0]):04X} is not allowed in YAML"
+    bad = [] if is_plain else [source.index(char) for char in set(source) if not _is_printable(char)]
+    if bad:
+        before = LINE_BREAK.split(source[: min(bad)])
+        message = f"the character U+{ord(source[min(bad)]):04X} is not allowed in YAML"
         return _refused(document, "LK001", message, len(before), len(before[-1]) + 1)
     try:
         _Reader(document, is_json=bool(name and name.lower().endswith(".json"))).read()
@@ -192,6 +192,13 @@ def read(source: str | bytes, name: str | None = None) -> Document:
     if document.data is None and not document.diagnostics:
         _refused(document, "LK009", "the config is empty")
     return document
+
+
+def _is_printable(char: str) -> bool:
+    """Whether YAML allows the character; a byte order mark stands at the start of a file only."""
+    code = ord(char)
+    is_bmp = 0x20 <= code <= 0x7E or 0xA0 <= code <= 0xD7FF or 0xE000 <= code <= 0xFFFD
+    return (is_bmp and code != 0xFEFF) or code > 0xFFFF or char in "\t\n\r\x85"
 
 
 def _refused(document: Document, code: str, message: str, line: int = 1, column: int = 1) -> Document:

@@ -16,16 +16,17 @@ MAX_SHOWN = 40
 
 
 class Code(NamedTuple):
-    """A kind of problem: its stable number, its name and what it means in one line."""
+    """A kind of problem: its stable number, its name, what it means in one line, and how bad it is."""
 
     number: str
     name: str
     summary: str
+    severity: str = ERROR
 
 
 CODES: dict[str, Code] = {
-    number: Code(number, name, summary)
-    for number, name, summary in (
+    row[0]: Code(*row)
+    for row in (
         ("LK001", "syntax", "the file is not valid YAML"),
         ("LK002", "repeated-key", "a mapping holds the same key twice"),
         ("LK003", "tag", "a YAML tag such as `!!python/object`; configs are plain data"),
@@ -43,7 +44,7 @@ CODES: dict[str, Code] = {
         ("LK104", "unknown-feature-type", "no feature type has this name"),
         ("LK105", "feature-type", "the loss does not support this feature type"),
         ("LK106", "repeated-name", "two features, or two losses of a feature, have the same name"),
-        ("LK107", "near-miss-key", "a key that looks like a misspelt one and would be ignored"),
+        ("LK107", "near-miss-key", "a key that looks like a misspelt one and would be ignored", WARNING),
         ("LK108", "no-default-loss", "the feature type has no default loss"),
         ("LK201", "unknown-setting", "the loss has no such setting"),
         ("LK202", "type", "a value has the wrong type"),
@@ -53,11 +54,11 @@ CODES: dict[str, Code] = {
         ("LK206", "length", "a list or mapping has the wrong size or the wrong keys"),
         ("LK207", "rule", "settings contradict each other or the feature"),
         ("LK208", "unknown-input", "`inputs` names a role that the loss does not have"),
-        ("LK301", "deprecated", "a name that still works but will go away"),
-        ("LK302", "number-notation", "a number that PyYAML's default reader takes for text or another number"),
-        ("LK303", "no-effect", "a setting that has no effect where it stands"),
-        ("LK304", "unused-ignore", "a comment that silences a code which is not found on its line"),
-        ("LK401", "plugin", "a plugin could not be imported or registered"),
+        ("LK301", "deprecated", "a name that still works but will go away", WARNING),
+        ("LK302", "number-notation", "a number that PyYAML's default reader takes for text or another number", WARNING),
+        ("LK303", "no-effect", "a setting that has no effect where it stands", WARNING),
+        ("LK304", "unused-ignore", "a comment that silences a code which is not found on its line", WARNING),
+        ("LK401", "plugin", "a plugin could not be imported or registered", WARNING),
         ("LK501", "does-not-train", "on made-up data, the loss fails or has no finite value and gradient"),
     )
 }

@@ -128,12 +128,17 @@ class _Look:
 
     def at_settings(self, values: dict[str, Any]) -> bool:
         _, settings, ruled, per_class, roles, _ = LOSSES[NAMES[values["type"]]]
+        unusual = 0
         for name, value in values.items():
             if name in ("type", "params"):
                 continue
             index = settings.get(name)
-            if index is None or not _check(index)(value) or (name in ruled and value != ruled[name]):
+            if index is None or not _check(index)(value):
                 return False
+            if name in ruled and value != ruled[name][0]:
+                unusual += 1
+                if unusual > 1 or value not in ruled[name]:
+                    return False
             if isinstance(value, (dict, list)) and not self.at_items(value):
                 return False
             if name == "inputs" and not value.keys() <= set(roles):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from losskit.config import LINE_BREAK, Document, Path, read
 from losskit.constants import RESERVED
-from losskit.diagnostics import Edit, Position
+from losskit.diagnostics import Diagnostic, Edit, Position
 from losskit.validation import Validation
 
 # A cure can uncover the next mistake: a loss whose name is right now has settings that can be checked.
@@ -23,21 +23,25 @@ class Fixed(NamedTuple):
     cured: int
 
 
-def fix(text: str, name: str | None, *, at: str | None = None, shows: Callable[[str], bool] | None = None) -> Fixed:
+Shown = Callable[[Sequence[Diagnostic], Document], Sequence[Diagnostic]]
+
+
+def fix(text: str, name: str | None, *, at: str | None = None, shown: Shown | None = None) -> Fixed:
     """Makes all safe cures: those of diagnostics, and settings under `params` go beside `type`.
 
     Args:
         text: the config.
         name: of the file.
         at: where the losses stand; MMF reads `params` itself there, so they stay.
-        shows: of which codes the cures are made; None for all.
+        shown: says which of the diagnostics of a document are meant; None for all.
     """
     count = 0
     for _ in range(_MAX_ROUNDS):
-        validation = Validation(read(text, name), at=at)
-        cured = [d for d in validation.diagnostics if d.edits and (shows is None or shows(d.code))]
+        document = read(text, name)
+        diagnostics: Sequence[Diagnostic] = Validation(document, at=at).diagnostics
+        cured = [d for d in (shown(diagnostics, document) if shown else diagnostics) if d.edits]
         better = _edited(text, [edit for diagnostic in cured for edit in diagnostic.edits]) if cured else text
-        if better == text or not _is_read(better, name):
+        if better == text or not _is_read(better, document):
             break
         text, count = better, count + len(cured)
     if at is None and "params" in text and (flat := _flattened(text, name)):
@@ -45,9 +49,10 @@ def fix(text: str, name: str | None, *, at: str | None = None, shows: Callable[[
     return Fixed(text, count)
 
 
-def _is_read(text: str, name: str | None) -> bool:
-    document = read(text, name)
-    return document.data is not None and not document.diagnostics
+def _is_read(text: str, before: Document) -> bool:
+    """Whether the text can be read as well as before its cures."""
+    document = read(text, before.name)
+    return document.data is not None and len(document.diagnostics) <= len(before.diagnostics)
 
 
 class _Change(NamedTuple):

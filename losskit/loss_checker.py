@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from losskit.config import Document, Path, number_notation_warning
 from losskit.constants import DEFAULT_LOSSES, MULTI, RESERVED
-from losskit.diagnostics import Diagnostic, cut, listing, show
+from losskit.diagnostics import WARNING, Diagnostic, cut, listing, show
 from losskit.registry import LossEntry, Registry
 from losskit.settings import setting_errors
 from losskit.spelling import nearest, suggested
@@ -106,10 +106,14 @@ class LossChecker:
         entry = self._entry(values, paths, context) if "type" in values else None
         if entry is None:
             return
+        if values["type"] in entry.deprecated_aliases:
+            message = f"{show(values['type'])} is an old name of `{entry.name}` and will go away"
+            self.report("LK301", paths["type"], message, severity=WARNING, suggestion=entry.name, cure=entry.name)
         fits = context.type is None or context.type in entry.feature_types
         if not fits:
             message = entry.misfit(show(values["type"]), str(context.type), self._names(context.type))
             self.report("LK105", paths["type"], message, help=self._how_to_list(context))
+        self._rename(entry, values, paths)
         found = FoundLoss(entry, values, paths)
         wrong = self._check_settings(found)
         if entry.has_rules and fits:
@@ -198,16 +202,30 @@ class LossChecker:
                 values[key], paths[key] = value, where
         return values, paths
 
+    def _rename(self, entry: LossEntry, values: dict[str, Any], paths: dict[str, Path]) -> None:
+        """Takes settings by their old names for what they are called now."""
+        properties = entry.schema["properties"]
+        for old in [key for key in values if properties.get(key, {}).get("deprecated")]:
+            new = entry.config.load().renamed_settings[old]
+            message, cure = f"`{cut(old)}` is the old name of `{new}` and will go away", new
+            if new in values:
+                self.report("LK002", paths[old], f"`{cut(old)}` and `{new}` are the same setting", on_key=True)
+                del values[old], paths[old]
+                continue
+            self.report("LK301", paths[old], message, on_key=True, severity=WARNING, suggestion=new, cure=cure)
+            values[new], paths[new] = values.pop(old), paths.pop(old)
+
     def _check_settings(self, found: FoundLoss) -> set[str]:
         """Reports what is wrong with each setting; returns which are."""
         entry, values, paths = found
         properties = entry.schema["properties"]
-        settings = [name for name in properties if name not in ("type", "name", "inputs")]
+        lasting = [name for name, schema in properties.items() if not schema.get("deprecated")]
+        settings = [name for name in lasting if name not in ("type", "name", "inputs")]
         wrong = set(values.keys() - properties.keys())
         for key in values:
             if key in wrong:
                 # `weight` is no weight of classes.
-                names = [name for name in properties if name != "weight" or "class" not in key]
+                names = [name for name in lasting if name != "weight" or "class" not in key]
                 suggestion, cure = suggested(key, names, taken=values)
                 help = f"settings of `{entry.name}`: {', '.join(settings)}"
                 message = f"`{entry.name}` has no setting `{cut(key)}`"

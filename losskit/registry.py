@@ -82,9 +82,17 @@ class LossEntry:
     optional_targets: tuple[str, ...] = ()
     # Parameters of the constructor that YAML cannot hold, and that a config therefore cannot set.
     left_out: tuple[str, ...] = ()
+    # Names that the loss once had: configs that use them are still right, and are warned.
+    deprecated_aliases: tuple[str, ...] = ()
 
     @property
     def names(self) -> list[str]:
+        """All names that a config may use."""
+        return [*self.lasting_names, *self.deprecated_aliases]
+
+    @property
+    def lasting_names(self) -> list[str]:
+        """The names that may be suggested."""
         return [self.name, *self.aliases]
 
     def misfit(self, called: str, feature_type: str, others: Iterable[str]) -> str:
@@ -161,7 +169,7 @@ class Registry:
 
     def suggest(self, name: str, feature_type: str | None = None) -> list[str]:
         """Names that look like `name`, those for `feature_type` first."""
-        by_name = {n: e.feature_types for e in self.entries() for n in e.names}
+        by_name = {n: e.feature_types for e in self.entries() for n in e.lasting_names}
         fitting = [n for n, types in by_name.items() if feature_type is None or feature_type in types]
         stem = name.lower().removesuffix("loss").rstrip("_- ") or name
         # A class's name, such as BCEWithLogitsLoss, has the letters of the loss's name.
@@ -173,7 +181,8 @@ class Registry:
 
     def meant(self, name: str, feature_type: str | None = None) -> str | None:
         """The one loss for `feature_type` that a misspelt name can stand for."""
-        names = [n for e in self.entries() if feature_type is None or feature_type in e.feature_types for n in e.names]
+        entries = [e for e in self.entries() if feature_type is None or feature_type in e.feature_types]
+        names = [n for e in entries for n in e.lasting_names]
         near = self.suggest(name, feature_type)
         is_same = bool(near) and near[0].replace("_", "") == _letters(name)
         found = near[0] if is_same else meant(name, names)
@@ -250,6 +259,7 @@ def register_loss(
     *,
     schema: type[BaseLossConfig] | None = None,
     aliases: str | Sequence[str] = (),
+    deprecated_aliases: str | Sequence[str] = (),
     registry: Registry = registry,
 ) -> Callable[[L], L]:
     """Registers the decorated `nn.Module` class, or function of predictions and targets, as a loss.
@@ -260,6 +270,7 @@ def register_loss(
         schema: its config class. Without it, the class's `get_schema_cls()` says which; without that, the config is
             read from the signature: each keyword with a default that YAML can hold becomes a setting.
         aliases: other names for the same loss.
+        deprecated_aliases: names that it once had; they work with a warning, which `losskit validate --fix` heeds.
         registry: where to register it.
 
     Raises:
@@ -270,12 +281,13 @@ def register_loss(
     """
     types = tuple(FEATURE_TYPES if feature_types is None else check_feature_types(feature_types))
     aliases = (aliases,) if isinstance(aliases, str) else tuple(aliases)
-    for word in (name, *aliases):
+    old = (deprecated_aliases,) if isinstance(deprecated_aliases, str) else tuple(deprecated_aliases)
+    for word in (name, *aliases, *old):
         if not isinstance(word, str) or not word:
             raise RegistrationError(f"the name of a loss must be text, got {word!r}")
 
     def decorate(loss: L) -> L:
-        entry = _entry(loss, name, types, aliases, schema)
+        entry = _entry(loss, name, types, (aliases, old), schema)
         registry.add(entry)
         config = entry.config.load()
         if "registered_name" not in vars(config):
@@ -309,7 +321,7 @@ def _entry(
     loss: Callable[..., Any],
     name: str,
     feature_types: tuple[str, ...],
-    aliases: tuple[str, ...],
+    other_names: tuple[tuple[str, ...], tuple[str, ...]],
     config: type[BaseLossConfig] | None,
 ) -> LossEntry:
     from losskit.schema import signature
@@ -338,7 +350,7 @@ def _entry(
     entry = LossEntry(
         name=name,
         feature_types=feature_types,
-        aliases=aliases,
+        aliases=other_names[0],
         inputs=inputs,
         targets=targets,
         summary=signature.summary(loss),
@@ -348,6 +360,7 @@ def _entry(
         optional_inputs=optional_inputs,
         optional_targets=optional_targets,
         left_out=left_out,
+        deprecated_aliases=other_names[1],
     )
     if not entry.is_built_in:
         try:

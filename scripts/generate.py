@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import losskit.modules
+from losskit.cli import explaining
+from losskit.cli.commands import completion
 from losskit.diagnostics import CODES
 from losskit.registry import LossEntry, Reference, registry
 from losskit.schema import catalogue
 from losskit.schema.document import LossRow, config_schema, dump
 from losskit.schema.json_schema import loss_schema
+from scripts.completion import completion_scripts
 from scripts.pages import pages
 from scripts.rules import table
 
@@ -37,9 +40,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    # Feature types; settings, each with the index of its check; the settings with rules, and their defaults; those with
-    # one number per class; what `inputs` may name; whether the rules are content with all defaults.
-    Loss = tuple[tuple[str, ...], dict[str, int], dict[str, Any], tuple[str, ...], tuple[str, ...], bool]
+    # Feature types; settings, each with the index of its check; the settings with rules, each with its default and what
+    # else is right while the others have theirs; those with one number per class; what `inputs` may name; whether the
+    # rules are content with all defaults.
+    Loss = tuple[tuple[str, ...], dict[str, int], dict[str, list[Any]], tuple[str, ...], tuple[str, ...], bool]
 
 {table}'''
 
@@ -64,7 +68,8 @@ def generated() -> dict[Path, str]:
         package / "schema" / "compiled.py": COMPILED.format(header=HEADER, table=table(entries, schemas)),
         package / "modules" / "__init__.pyi": _stub(entries, "module", "losskit.modules"),
         package / "schema" / "__init__.pyi": _stub(entries, "config", "losskit.schema"),
-        ROOT / "docs" / "codes.md": _codes_page(),
+        **_codes_pages(),
+        **{completion.FOLDER / f"losskit.{shell}": text for shell, text in completion_scripts(entries).items()},
         **pages(entries, schemas, HEADER, ROOT / "docs"),
     }
 
@@ -100,22 +105,24 @@ def _import(module: str, name: str) -> str:
     return line if len(line) <= 120 else f"from {module} import (\n    {name} as {name},\n)"
 
 
-def _codes_page() -> str:
-    lines = [
-        f"<!-- {HEADER} -->",
-        "# The codes of diagnostics",
-        "",
-        "| code | name | meaning |",
-        "|---|---|---|",
-        *(f"| {code.number} | {code.name} | {code.summary} |" for code in CODES.values()),
-    ]
-    return "\n".join(lines) + "\n"
+def _codes_pages() -> dict[Path, str]:
+    """The index of the codes, and the page of each."""
+    note = "<!-- Written by scripts/generate.py; change losskit/{}, then run `make generate`. -->\n"
+    intro = "# The codes of diagnostics\n\n`losskit explain CODE` prints the page of a code in the terminal.\n\n"
+    toctree = "\n```{toctree}\n:hidden:\n:glob:\n\ncodes/*\n```\n"
+    folder = ROOT / "docs" / "codes"
+    index = intro + explaining.index(lambda code: f"codes/{code.number}.md") + toctree
+    files = {ROOT / "docs" / "codes.md": note.format("diagnostics.py") + index}
+    for number, code in CODES.items():
+        files[folder / f"{number}.md"] = note.format(f"explanations/{number}.md") + explaining.page(code)
+    return files
 
 
 def main(arguments: list[str]) -> int:
     """Writes or compares all files; returns the exit code."""
     files = generated()
-    left_over = [path for path in (ROOT / "docs" / "losses").glob("*") if path not in files]
+    folders = [ROOT / "docs" / "losses", ROOT / "docs" / "codes"]
+    left_over = [path for folder in folders for path in folder.glob("*") if path not in files]
     if "--check" in arguments:
         stale = [path for path, text in files.items() if not path.exists() or path.read_text("utf-8") != text]
         for path in stale + left_over:

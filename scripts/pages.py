@@ -92,7 +92,7 @@ def _code(names: tuple[str, ...]) -> str:
 def _settings(entry: LossEntry, schema: Schema) -> list[str]:
     rows = []
     for name, setting in schema["properties"].items():
-        if name not in RESERVED:
+        if name not in RESERVED and not setting.get("deprecated"):
             cells = [f"`{name}`", f"`{yaml_text(setting['default'])}`", describe(setting), setting["description"]]
             rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return ["| setting | default | what it may be | effect |", "|---|---|---|---|", *rows] if rows else []

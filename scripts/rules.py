@@ -11,6 +11,7 @@ from typing import Any
 
 from losskit.registry import LossEntry
 from losskit.schema.base import BaseLossConfig, FeatureContext
+from losskit.schema.quick import compiled
 
 Schema = dict[str, Any]
 
@@ -37,21 +38,25 @@ def table(entries: Iterable[LossEntry], schemas: Mapping[str, Schema]) -> str:
         properties = schemas[entry.name]["properties"]
         settings = {}
         for name, schema in properties.items():
-            if name != "type":
+            if name != "type" and not schema.get("deprecated"):
                 check = {key: value for key, value in schema.items() if key not in _TEXTS}
                 if check not in checks:
                     checks.append(check)
                 settings[name] = checks.index(check)
-        ruled = {name: properties[name]["default"] for name in sorted(ruled_settings(config)) if name in settings}
+        ruled = {
+            name: _harmless(name, properties[name], entry, config)
+            for name in sorted(ruled_settings(config))
+            if name in settings
+        }
         losses[entry.name] = (
             entry.feature_types,
             settings,
             ruled,
             tuple(config.class_settings()),
             (*entry.inputs, *entry.optional_inputs, *entry.targets, *entry.optional_targets),
-            _is_fine_by_default(entry, config),
+            _is_fine(entry, config()),
         )
-    names = {name: entry.name for entry in entries for name in entry.names}
+    names = {name: entry.name for entry in entries for name in entry.lasting_names}
     return (
         f"CHECKS: list[dict[str, Any]] = {_literal(checks)}\n\n"
         f"LOSSES: dict[str, Loss] = {_literal(losses)}\n\n"
@@ -82,9 +87,17 @@ def _is_self(node: ast.AST) -> bool:
     return isinstance(node, ast.Name) and node.id == "self"
 
 
-def _is_fine_by_default(entry: LossEntry, config: type[BaseLossConfig]) -> bool:
+def _harmless(name: str, schema: Schema, entry: LossEntry, config: type[BaseLossConfig]) -> list[Any]:
+    """The default, and other values to which no rule objects on any feature while the other settings are as usual."""
+    default = schema["default"]
+    allowed = compiled(schema)
+    others = [value for value in (None, True, False, *schema.get("enum", ())) if value != default and allowed(value)]
+    return [default, *(value for value in others if _is_fine(entry, config(**{name: value})))]
+
+
+def _is_fine(entry: LossEntry, config: BaseLossConfig) -> bool:
     contexts = [FeatureContext(kind, *size) for kind in (*entry.feature_types, None) for size in _SIZES]
-    return not any(list(config().problems(context)) for context in contexts)
+    return not any(list(config.problems(context)) for context in contexts)
 
 
 def _literal(value: Any) -> str:

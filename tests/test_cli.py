@@ -297,13 +297,24 @@ def test_show(capsys, losses):
     from losskit import register_loss
 
     register_loss("torch_ce", "category")(nn.CrossEntropyLoss)
-    assert "uses the name itself: weight, size_average, reduce" in run(capsys, "show", "torch_ce")[1]
+    assert "uses the name itself:\nweight, size_average, reduce" in run(capsys, "show", "torch_ce")[1]
 
 
 @pytest.mark.parametrize("name", registry.names())
 def test_shown_yaml_is_a_valid_config(capsys, folder, name):
     (folder / "shown.yaml").write_text(run(capsys, "show", name, "--format", "yaml")[1])
     assert run(capsys, "validate", "shown.yaml", "--strict")[:2] == (0, "")
+
+
+@pytest.mark.parametrize("columns", [80, 70])
+def test_what_is_shown_fits_the_terminal(capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    # The one with the longest descriptions, the one with the longest lists, and one with optional roles.
+    for arguments in (["list"], ["show", "focal"], ["show", "softmax_cross_entropy"], ["show", "drocc"]):
+        out = run(capsys, *arguments)[1]
+        assert max(map(len, out.splitlines())) <= columns
+    # Files are for editors, whatever the terminal is.
+    assert max(map(len, run(capsys, "show", "focal", "--format", "yaml")[1].splitlines())) <= 80
 
 
 def test_schema(capsys, folder):

@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 from xml.etree import ElementTree as ET
@@ -203,6 +202,8 @@ diagnostics = st.builds(
     any_text,
     st.sampled_from([ERROR, WARNING]),
     position=st.none() | positions,
+    end=st.none() | positions,
+    file=st.none(),
     suggestion=st.none() | any_text,
     help=st.none() | any_text,
     edits=st.lists(st.builds(Edit, st.builds(Span, positions, positions), any_text), max_size=2).map(tuple),
@@ -253,10 +254,7 @@ for name, needs in {"concise": set(), "full": set(), "github": set(), "json": {"
 
 
 def test_json_tells_all_that_is_known():
-    edit = Edit(Span(Position(4, 25), Position(4, 30)), "delta")
-    report = checked(UNKNOWN_SETTING)
-    fixed = report._replace(diagnostics=[replace(d, edits=(edit,)) for d in report.diagnostics])
-    assert parsed("json", written("json", fixed)) == {
+    assert parsed("json", written("json", checked(UNKNOWN_SETTING))) == {
         "version": 1,
         "tool": {"name": "losskit", "version": losskit.__version__},
         "summary": {"files": 1, "wrong_files": 1, "errors": 1, "warnings": 0},
@@ -285,7 +283,8 @@ def test_json_tells_all_that_is_known():
             }
         ],
     }
-    assert parsed("json", written("json", report))["diagnostics"][0]["fix"] is None
+    many = checked("losses: [{type: focal, reduction: none}]")
+    assert parsed("json", written("json", many))["diagnostics"][0]["fix"] is None
 
 
 # GitHub
@@ -367,14 +366,14 @@ def test_fingerprints_stay_when_lines_are_added_above():
 
 def test_fingerprints_tell_apart_what_differs():
     problem = checked(UNKNOWN_SETTING).diagnostics[0]
-    others = [replace(problem, code="LK202"), replace(problem, path="losses[0]"), replace(problem, message="b")]
+    others = [problem._replace(code="LK202"), problem._replace(path="losses[0]"), problem._replace(message="b")]
     assert len({fingerprint(p, "a") for p in (problem, *others)} | {fingerprint(problem, "b")}) == 5
 
 
 def test_fingerprints_are_unique_in_a_report():
     # Two losses of a list without positions, and one file that is reported twice.
     problem = Diagnostic("LK103", "no loss named hubr")
-    report = FileReport("a.yaml", [problem, problem, replace(problem, position=Position(3, 1))], [])
+    report = FileReport("a.yaml", [problem, problem, problem._replace(position=Position(3, 1))], [])
     found = fingerprints(report, report)
     assert len(set(found)) == 6
     assert found[:3] == fingerprints(report)
@@ -451,6 +450,22 @@ def test_sarif_result():
             "partialFingerprints": {
                 "losskit/v1": fingerprint(checked(UNKNOWN_SETTING).diagnostics[0], "configs/train.yaml")
             },
+            "fixes": [
+                {
+                    "description": {"text": "write `delta`"},
+                    "artifactChanges": [
+                        {
+                            "artifactLocation": {"uri": "configs/train.yaml", "uriBaseId": "%SRCROOT%"},
+                            "replacements": [
+                                {
+                                    "deletedRegion": {"startLine": 4, "startColumn": 25, "endLine": 4, "endColumn": 30},
+                                    "insertedContent": {"text": "delta"},
+                                }
+                            ],
+                        }
+                    ],
+                }
+            ],
         }
     ]
 

@@ -63,6 +63,9 @@ def test_everything_but_building_works(bin_folder, tmp_path):
         (["list"], 0, "huber"),
         (["show", "dice"], 0, "include_background"),
         (["schema"], 0, "loss_huber"),
+        (["explain", "LK201"], 0, "`losskit show LOSS` lists"),
+        (["completion", "bash"], 0, "complete -o bashdefault -F _shtab_losskit losskit"),
+        (["plot", "huber"], 2, 'pip install "losskit[torch]"'),
     ],
 )
 def test_commands_work(bin_folder, tmp_path, arguments, code, text):
@@ -70,4 +73,4 @@ def test_commands_work(bin_folder, tmp_path, arguments, code, text):
     command = [bin_folder / "losskit", *arguments]
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert result.returncode == code, result.stderr
-    assert text in result.stdout
+    assert text in result.stdout + result.stderr

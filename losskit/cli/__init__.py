@@ -1,4 +1,4 @@
-"""The command line: `losskit validate`, `list`, `show`, `schema`."""
+"""The command line."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import importlib
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 import losskit
 
@@ -17,10 +17,13 @@ COMMANDS = {
     "list": "list the losses",
     "show": "show what a loss is and which settings it has",
     "schema": "write the JSON Schema of config files",
+    "explain": "say what a code such as LK201 means",
+    "plot": "draw losses and their gradients",
+    "completion": "print the script by which a shell completes losskit",
 }
 EXIT_OK, EXIT_FINDINGS, EXIT_CANNOT_RUN, EXIT_INTERNAL = 0, 1, 2, 3
 # As a shell shows it for programs that end so, so that `set -o pipefail` notices.
-EXIT_BROKEN_PIPE = 141
+EXIT_INTERRUPTED, EXIT_BROKEN_PIPE = 130, 141
 
 
 class CannotRunError(Exception):
@@ -30,17 +33,8 @@ class CannotRunError(Exception):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit code: 0 fine, 1 errors found, 2 could not run, 3 a fault of ours,
     130 interrupted, 141 when whoever read the output has stopped."""
-    parser = argparse.ArgumentParser(prog="losskit", description="Losses for PyTorch, declared in YAML.")
-    parser.add_argument("--version", action="version", version=f"losskit {losskit.__version__}")
-    # With `prog`, argparse need not find out how wide the terminal is, which takes it a tenth of a right run.
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, prog="losskit")
     given = list(sys.argv[1:] if arguments is None else arguments)
-    for name, summary in COMMANDS.items():
-        command = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
-        # Only the command that runs is imported; the others are there for the list of commands.
-        if name in given:
-            importlib.import_module(f"losskit.cli.commands.{name}").add_arguments(command)
-    options = parser.parse_args(given)
+    options = make_parser(given).parse_args(given)
     # What the terminal's encoding lacks is written out, in place of an error in the middle of the output.
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -56,7 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_BROKEN_PIPE
     except KeyboardInterrupt:
-        return 130
+        return EXIT_INTERRUPTED
+    except OSError as error:  # such as a full disk
+        print(f"losskit: {error}", file=sys.stderr)
+        return EXIT_CANNOT_RUN
     except Exception:
         import traceback
 
@@ -64,6 +61,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("losskit: this is a fault of losskit; please report it with the lines above", file=sys.stderr)
         return EXIT_INTERNAL
     return code
+
+
+def make_parser(used: Container[str]) -> argparse.ArgumentParser:
+    """The parser with all commands, and the options of those in `used`, whose modules are imported."""
+    parser = argparse.ArgumentParser(
+        prog="losskit", description="Losses for PyTorch, declared in YAML.", formatter_class=_formatter
+    )
+    parser.add_argument("--version", action="version", version=f"losskit {losskit.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(
+            name, help=summary, description=summary[0].upper() + summary[1:] + ".", formatter_class=_formatter
+        )
+        if name in used:
+            importlib.import_module(f"losskit.cli.commands.{name}").add_arguments(command)
+    return parser
+
+
+def _formatter(prog: str) -> argparse.HelpFormatter:
+    """Argparse asks it about each option, and imports what measures terminals and unpacks archives to make it."""
+    columns = os.environ.get("COLUMNS", "")
+    try:
+        width = int(columns) if columns.isdecimal() else os.get_terminal_size().columns
+    except OSError:
+        width = 80  # no terminal
+    return argparse.HelpFormatter(prog, width=width - 2)
 
 
 def add_plugin_argument(parser: argparse._ActionsContainer) -> None:

@@ -11,11 +11,13 @@ from losskit.config import MAX_BYTES, Document, read
 
 TYPE_CHECKING = False  # as in config.py
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from losskit.cli.silencing import Selection
     from losskit.diagnostics import Diagnostic
 
 # In a folder, a file that cannot be read as YAML is ours only if it says so.
-_MENTIONS_FEATURES = re.compile(r"""^[ \t{]*["']?output_features["']?[ \t]*:""", re.MULTILINE)
+_MENTIONS_FEATURES = r"""(?m)^[ \t{]*["']?output_features["']?[ \t]*:"""
 _COMMENT_MARK = "losskit:"
 _UNREADABLE = ("LK008", "LK011")
 
@@ -38,6 +40,17 @@ class Options:
         self.smoke = smoke
         self.only_configs = only_configs
 
+    def shown(self, diagnostics: Sequence[Diagnostic], document: Document) -> list[Diagnostic]:
+        """The problems that neither a comment nor an option silences."""
+        # What ended the reading of a file cannot be silenced: nobody knows what stands behind it.
+        if document.data is None:
+            return list(diagnostics)
+        if _COMMENT_MARK in document.text:
+            from losskit.cli.silencing import silenced
+
+            diagnostics = silenced(diagnostics, document.lines, document.name or "")
+        return [d for d in diagnostics if self.selection is None or self.selection.shows(d.code)]
+
 
 class Outcome:
     """What came out of one file: the report, unless the file is another's, and what was or would be cured."""
@@ -48,7 +61,7 @@ class Outcome:
         self.report = report
         self.unreadable = unreadable
         self.cured = 0
-        # With cures: the text before and after.
+        # Where something is cured: the text before and after.
         self.text = ""
         self.fixed: str | None = None
 
@@ -86,8 +99,9 @@ def check(source: bytes, name: str, options: Options, *, is_named: bool = True) 
     document = read(source, name)
     is_named = is_named and not options.only_configs
     if options.at is None:
-        has_comments = _COMMENT_MARK in document.text
-        if not (has_comments or options.smoke or options.fixes) and first_pass.is_right(document):
+        # Where there is more to do than to find it right.
+        has_more = _COMMENT_MARK in document.text or (options.fixes is not None and "params" in document.text)
+        if not (has_more or options.smoke) and first_pass.is_right(document):
             return Outcome(FileReport(name))
         if not is_named and first_pass.has_no_losses(document):
             return Outcome(None)
@@ -98,15 +112,13 @@ def _check_thoroughly(document: Document, name: str, options: Options, is_named:
     from losskit.validation import Validation
 
     validation = Validation(document, at=options.at)
-    if not (is_named or validation.has_losses or _MENTIONS_FEATURES.search(document.text)):
+    if not (is_named or validation.has_losses or re.search(_MENTIONS_FEATURES, document.text)):
         return Outcome(None)
-    cured = 0
-    before = document.text
-    if options.fixes and document.text:
+    before, cured = document.text, 0
+    if options.fixes and before:
         from losskit.fixing import fix
 
-        shows = options.selection.shows if options.selection else None
-        found = fix(document.text, name, at=options.at, shows=shows)
+        found = fix(before, name, at=options.at, shown=options.shown)
         if found.text != before:
             document, cured = read(found.text, name), found.cured
             validation = Validation(document, at=options.at)
@@ -115,16 +127,9 @@ def _check_thoroughly(document: Document, name: str, options: Options, is_named:
         from losskit.smoke import smoke_test
 
         diagnostics = [*diagnostics, *smoke_test(validation)]
-    # What ended the reading of a file cannot be silenced: nobody knows what stands behind it.
-    if document.data is not None:
-        if _COMMENT_MARK in document.text:
-            from losskit.cli.silencing import silenced
-
-            diagnostics = silenced(diagnostics, document.lines, name)
-        if options.selection:
-            diagnostics = [d for d in diagnostics if options.selection.shows(d.code)]
-    lines = document.lines if diagnostics else ()
-    outcome = Outcome(FileReport(name, diagnostics, lines), unreadable=any(d.code in _UNREADABLE for d in diagnostics))
+    diagnostics = options.shown(diagnostics, document)
+    is_unreadable = any(d.code in _UNREADABLE for d in diagnostics)
+    outcome = Outcome(FileReport(name, diagnostics, document.lines if diagnostics else ()), unreadable=is_unreadable)
     if cured:
         outcome.cured, outcome.text, outcome.fixed = cured, before, document.text
     return outcome

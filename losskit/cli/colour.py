@@ -8,7 +8,16 @@ TYPE_CHECKING = False  # as in config.py
 if TYPE_CHECKING:
     from typing import TextIO
 
-_CODES = {"error": "1;31", "warning": "1;33", "place": "1;34", "bold": "1", "cure": "32"}
+_CODES = {
+    "error": "1;31",
+    "warning": "1;33",
+    "place": "1;34",
+    "bold": "1",
+    "cure": "32",
+    "dim": "2",
+    # The lines of a picture, in colours that can be read on dark and on light.
+    **{f"line {index}": code for index, code in enumerate(("36", "33", "35", "32", "31", "34"), 1)},
+}
 
 
 class Colour:

@@ -39,7 +39,7 @@ def _beginnings(given: Iterable[str]) -> list[str]:
         for word in filter(None, (part.strip() for part in text.split(","))):
             start = by_name.get(word.lower(), "" if word.upper() == "ALL" else word.upper())
             if not any(number.startswith(start) for number in CODES):
-                near = nearest(word, [*by_name, *CODES])
+                near = nearest(word, by_name)
                 cure = f"did you mean {near[0]}?" if near else "`losskit explain` lists the codes"
                 raise CannotRunError(f"no code is, or begins with, {word!r}; {cure}")
             found.append(start)

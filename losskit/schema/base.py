@@ -61,6 +61,8 @@ class BaseLossConfig:
     # Settings without which a loss cannot be used and for which no default can stand, such as the size of a layer,
     # with values that fit examples of 3 classes and 5 dimensions.
     example_settings: ClassVar[dict[str, Any]] = {}
+    # Names that settings once had, each with the one that it has now: they work with a warning.
+    renamed_settings: ClassVar[dict[str, str]] = {}
     _schema: ClassVar[Any] = None
 
     type: str = ""

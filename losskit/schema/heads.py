@@ -42,9 +42,10 @@ def _with_classes_of(feature: FeatureContext | None, settings: dict[str, Any]) -
 def _size_problems(config: Any, feature: FeatureContext, cure: str) -> Iterator[Problem]:
     """What is wrong with the sizes of a layer that the loss makes."""
     if config.in_features is None:
-        yield Problem("in_features", f"is missing: it needs {cure}")
+        yield Problem("in_features", f"is missing: it needs {cure}", "LK205")
     if config.num_classes is None and feature.num_classes is None:
-        yield Problem("num_classes", f"is missing, and the feature does not say it: it needs {cure}")
+        message = f"is missing, and the feature does not say it: it needs {cure}"
+        yield Problem("num_classes", message, "LK205")
     elif None not in (config.num_classes, feature.num_classes) and config.num_classes != feature.num_classes:
         message = f"is {config.num_classes}, but the feature has {feature.num_classes} classes"
         yield Problem("num_classes", message, "LK206")
@@ -121,7 +122,7 @@ class AdaptiveLogSoftmaxLossConfig(ReducedLossConfig):
         yield from _size_problems(self, feature, _SIZES)
         num_classes = self.num_classes if self.num_classes is not None else feature.num_classes
         if self.cutoffs is None:
-            yield Problem("cutoffs", f"is missing: it needs {_SIZES}")
+            yield Problem("cutoffs", f"is missing: it needs {_SIZES}", "LK205")
             return
         if any(low >= high for low, high in pairwise(self.cutoffs)):
             yield Problem("cutoffs", "must grow from each value to the next")

@@ -45,6 +45,11 @@ def loss_schema(config_cls: type[BaseLossConfig], names: list[str], description:
             properties[name] = setting_schema(declared[name])
         except TypeError as error:
             raise TypeError(f"{config_cls.__name__}.{name}: {error}") from None
+    for old, new in config_cls.renamed_settings.items():
+        if old in properties or new not in properties:
+            raise TypeError(f"{config_cls.__name__}.renamed_settings: {old!r} must be no setting, and {new!r} one")
+        text = f"The old name of `{new}`."
+        properties[old] = {**properties[new], "description": text, "markdownDescription": text, "deprecated": True}
     return {
         "title": names[0],
         "description": description,

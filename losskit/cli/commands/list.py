@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterator
 
 from losskit.cli import add_plugin_argument, import_plugins, warn_of_plugins
-from losskit.constants import FEATURE_TYPES
-from losskit.registry import registry
+from losskit.cli.colour import Colour
+from losskit.cli.features import add_feature_argument
+from losskit.registry import LossEntry, registry
+
+MAX_WIDTH = 100
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
-    parser.add_argument("--feature", choices=FEATURE_TYPES, metavar="TYPE", help=f"one of {', '.join(FEATURE_TYPES)}")
-    parser.add_argument("--format", choices=["text", "json"], default="text")
+    add_feature_argument(parser, "only the losses for a feature type")
+    parser.add_argument("--format", choices=["text", "json"], default="text", help="how they are printed")
+    parser.add_argument("--color", choices=["auto", "always", "never"], default="auto", help="when to use colour")
     add_plugin_argument(parser)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints a line per loss."""
+    """Prints the losses, or those for a feature type."""
     import_plugins(options.plugin)
     entries = [e for e in registry.entries() if options.feature is None or options.feature in e.feature_types]
     warn_of_plugins()
@@ -32,9 +40,18 @@ def run(options: argparse.Namespace) -> int:
     if not entries:
         print(f"no losses for {options.feature}")
         return 0
-    width = max(len(entry.name) for entry in entries)
+    colour = Colour(options.color, sys.stdout)
     for entry in entries:
-        also = f" (also {', '.join(entry.aliases)})" if entry.aliases else ""
-        print(f"{entry.name:<{width}}  {', '.join(entry.feature_types)}{also}")
-        print(f"{'':<{width}}  {entry.summary}")
+        print("\n".join(_lines(entry, colour)))
     return 0
+
+
+def _lines(entry: LossEntry, colour: Colour) -> Iterator[str]:
+    """The name and the feature types, then the rest below them."""
+    width = min(MAX_WIDTH, shutil.get_terminal_size().columns)
+    hanging = " " * (len(entry.name) + 2)
+    first, *rest = textwrap.wrap(f"{hanging}{', '.join(entry.feature_types)}", width, subsequent_indent=hanging)
+    yield colour.paint(entry.name, "bold") + first[len(entry.name) :]
+    yield from rest
+    also = f" (also {', '.join(entry.aliases)})" if entry.aliases else ""
+    yield from textwrap.wrap(entry.summary + also, width, initial_indent="    ", subsequent_indent="    ")

@@ -5,20 +5,29 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import sys
 import textwrap
 
 from losskit.cli import CannotRunError, add_plugin_argument, import_plugins, warn_of_plugins
+from losskit.cli.colour import Colour
 from losskit.constants import MULTI, RESERVED
 from losskit.registry import LossEntry, UnknownLossError, registry
 from losskit.schema.describe import describe, yaml_text
+
+MAX_WIDTH = 100
+YAML_WIDTH = 80
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     parser.add_argument("loss", metavar="LOSS", help="the name of a loss, or another name for it")
     parser.add_argument(
-        "--format", choices=["text", "json", "yaml"], default="text", help="yaml: a config to start from"
+        "--format",
+        choices=["text", "json", "yaml"],
+        default="text",
+        help="how it is printed; yaml: a config to start from",
     )
+    parser.add_argument("--color", choices=["auto", "always", "never"], default="auto", help="when to use colour")
     add_plugin_argument(parser)
 
 
@@ -32,32 +41,44 @@ def run(options: argparse.Namespace) -> int:
             raise CannotRunError(f"{MULTI} is no loss, but a list of losses that stands in its `params`") from error
         warn_of_plugins()
         raise CannotRunError(str(error)) from error
-    print({"text": _text, "json": _json, "yaml": _yaml}[options.format](entry, options.loss))
+    if options.format == "text":
+        print(_text(entry, options.loss, Colour(options.color, sys.stdout)))
+    else:
+        print(_json(entry) if options.format == "json" else _yaml(entry))
     return 0
 
 
-def _text(entry: LossEntry, asked: str) -> str:
-    width = min(100, shutil.get_terminal_size().columns)
-    lines = [entry.name if asked == entry.name else f"{asked} is another name for {entry.name}"]
-    lines += [*textwrap.wrap(entry.summary, width), ""]
-    lines.append(f"for:       {', '.join(entry.feature_types)}")
-    if entry.aliases:
-        lines.append(f"also:      {', '.join(entry.aliases)}")
-    lines.append(f"takes:     {_roles(entry.inputs, entry.optional_inputs)}")
-    lines.append(f"targets:   {_roles(entry.targets, entry.optional_targets) or 'none'}")
-    lines.append(f"class:     {entry.module.path.replace(':', '.')}")
+def _text(entry: LossEntry, asked: str, colour: Colour) -> str:
+    width = min(MAX_WIDTH, shutil.get_terminal_size().columns)
+
+    def wrapped(text: str, first: str = "", rest: str = "") -> list[str]:
+        return textwrap.wrap(
+            text, width, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False, break_long_words=False
+        )
+
+    name = colour.paint(entry.name, "bold")
+    lines = [name if asked == entry.name else f"{asked} is another name for {name}"]
+    lines += [*wrapped(entry.summary), ""]
+    facts = {
+        "for": ", ".join(entry.feature_types),
+        "also": ", ".join(entry.aliases),
+        "takes": _roles(entry.inputs, entry.optional_inputs),
+        "targets": _roles(entry.targets, entry.optional_targets) or "none",
+        "class": entry.module.path.replace(":", "."),
+    }
+    for fact, text in facts.items():
+        if text:
+            lines += wrapped(text, f"{fact + ':':<11}", " " * 11)
     lines += ["", "settings:"]
-    for name, schema in entry.schema["properties"].items():
-        if name != "type":
-            lines.append(f"  {name}: {describe(schema)}; default {yaml_text(schema.get('default'))}")
-            lines += textwrap.wrap(
-                schema.get("description", ""), width, initial_indent="      ", subsequent_indent="      "
-            )
+    for setting, schema in entry.schema["properties"].items():
+        if setting != "type" and not schema.get("deprecated"):
+            head = f"{setting}: {describe(schema)}; default {yaml_text(schema.get('default'))}"
+            first, *rest = wrapped(head, "  ", "    ")
+            lines += [first.replace(setting, colour.paint(setting, "bold"), 1), *rest]
+            lines += wrapped(schema.get("description", ""), "      ", "      ")
     if entry.left_out:
-        lines += [
-            "",
-            f"not in a config, for YAML cannot hold them or a config uses the name itself: {', '.join(entry.left_out)}",
-        ]
+        names = ", ".join(entry.left_out)
+        lines += ["", *wrapped(f"not in a config, for YAML cannot hold them or a config uses the name itself: {names}")]
     return "\n".join(lines)
 
 
@@ -65,7 +86,7 @@ def _roles(needed: tuple[str, ...], optional: tuple[str, ...]) -> str:
     return ", ".join([*needed, *(f"{role} (where it is there)" for role in optional)])
 
 
-def _json(entry: LossEntry, asked: str) -> str:
+def _json(entry: LossEntry) -> str:
     fields = {
         "name": entry.name,
         "aliases": entry.aliases,
@@ -82,16 +103,23 @@ def _json(entry: LossEntry, asked: str) -> str:
     return json.dumps(fields, indent=2, ensure_ascii=False)
 
 
-def _yaml(entry: LossEntry, asked: str) -> str:
+def _yaml(entry: LossEntry) -> str:
     feature_type = entry.feature_types[0]
     lines = ["output_features:", f"  - name: my_{feature_type}", f"    type: {feature_type}", "    loss:"]
-    lines.append(f"      type: {entry.name}  # {entry.summary}")
+    lines += _commented(f"      type: {entry.name}", entry.summary)
     needed = entry.config.load().example_settings
     for name, schema in entry.schema["properties"].items():
-        if name not in RESERVED or name == "weight":
+        if (name not in RESERVED or name == "weight") and not schema.get("deprecated"):
             value = needed.get(name, schema["default"])
-            lines.append(f"      {name}: {_default(value)}  # {describe(schema)}")
+            lines += _commented(f"      {name}: {_default(value)}", describe(schema))
     return "\n".join(lines)
+
+
+def _commented(line: str, comment: str) -> list[str]:
+    """The line with a comment behind it, or above it where that would be too long for most editors."""
+    if len(line) + len(comment) + 4 <= YAML_WIDTH:
+        return [f"{line}  # {comment}"]
+    return [*textwrap.wrap(comment, YAML_WIDTH, initial_indent="      # ", subsequent_indent="      # "), line]
 
 
 def _default(value: object) -> str:

@@ -18,6 +18,7 @@ from losskit.cli.checking import Options, Outcome, check, check_file
 from losskit.cli.files import DEFAULT_EXCLUDE, find
 from losskit.cli.formats import FORMATS, Reporter, Summary
 from losskit.cli.project import read_project
+from losskit.config import MAX_BYTES
 
 TYPE_CHECKING = False  # as in config.py
 if TYPE_CHECKING:
@@ -113,7 +114,12 @@ def _outcomes(
 ) -> Iterator[Outcome]:
     paths = options.paths
     if "-" in paths:
-        yield check(sys.stdin.buffer.read(), options.stdin_filename, checks)
+        source = sys.stdin.buffer.read(MAX_BYTES + 1)
+        outcome = check(source, options.stdin_filename, checks)
+        if checks.fixes == "write":
+            sys.stdout.flush()
+            sys.stdout.buffer.write(source if outcome.fixed is None else outcome.fixed.encode())
+        yield outcome
         paths = [path for path in paths if path != "-"]
         if not paths:
             return
@@ -144,7 +150,9 @@ class _Run:
         self.file: TextIO | None = None
         if options.output:
             try:
-                self.file = open(options.output, "w", encoding="utf-8", newline="\n")  # noqa: SIM115 - closed by `close`
+                # Names of files can hold bytes that are no text.
+                path = options.output
+                self.file = open(path, "w", encoding="utf-8", errors="backslashreplace", newline="\n")  # noqa: SIM115
             except OSError as error:
                 raise CannotRunError(f"cannot write {options.output!r}: {error.strerror}") from error
         # Where the cured text goes to standard output, the problems cannot.
@@ -169,7 +177,8 @@ class _Run:
     def go(self, outcomes: Iterator[Outcome]) -> None:
         """Reports each file as it comes."""
         is_text = self.format in ("full", "concise", "github")
-        is_shown = self.options.quiet < 2 and not self.wants_diff
+        # A report for other programs, or in a file, is always a whole one.
+        is_shown = not self.wants_diff and (self.options.quiet < 2 or not is_text or self.file is not None)
         progress = _progress(self.options, is_shown and self.out is not sys.stderr)
         for outcome in outcomes:
             report = outcome.report
@@ -185,8 +194,6 @@ class _Run:
                 from losskit.cli.difference import print_difference
 
                 print_difference(outcome.text, outcome.fixed, report.name, self.out, self.colour)
-            if self.wants_fixed_text and report.name == self.options.stdin_filename:
-                sys.stdout.write(outcome.fixed or outcome.text)
             if is_shown and (report.diagnostics or not is_text):
                 self.started().file(report)
         if progress:

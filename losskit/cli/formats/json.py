@@ -27,7 +27,7 @@ class Format(Reporter):
 
     def finish(self, summary: Summary) -> None:
         self._items.finish()
-        self.out.write(f'],\n  "summary": {dumps(summary._asdict())}\n}}\n')
+        self.out.write(f'],\n  "summary": {dumps(vars(summary))}\n}}\n')
 
 
 def _row(diagnostic: Diagnostic, name: str) -> dict[str, Any]:

@@ -8,13 +8,12 @@ import losskit
 from losskit.cli.formats import FileReport, Reporter, Summary, described
 from losskit.cli.formats.json_text import Items, dumps
 from losskit.cli.formats.places import Fingerprints, repository_path, uri
-from losskit.diagnostics import CODES, DOCUMENTATION, ERROR, WARNING, Code, Diagnostic, Position
+from losskit.diagnostics import CODES, DOCUMENTATION, Code, Diagnostic, Position
 
 _SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 _RULE_INDEX = {number: index for index, number in enumerate(CODES)}
 # Those of YAML, by which lines are counted; without them a reader assumes the first two.
 _LINE_BREAKS = ["\r\n", "\n", "\r", "\x85", "\u2028", "\u2029"]
-_WARNINGS = ("LK107", "LK401")
 
 
 class Format(Reporter):
@@ -50,7 +49,6 @@ def _driver() -> dict[str, Any]:
 
 
 def _rule(code: Code) -> dict[str, Any]:
-    is_warning = code.number.startswith("LK3") or code.number in _WARNINGS
     url = Diagnostic(code.number, "").url
     return {
         "id": code.number,
@@ -59,7 +57,7 @@ def _rule(code: Code) -> dict[str, Any]:
         "fullDescription": {"text": code.summary},
         "help": {"text": f"{code.summary}; see {url}"},
         "helpUri": url,
-        "defaultConfiguration": {"level": WARNING if is_warning else ERROR},
+        "defaultConfiguration": {"level": code.severity},
     }
 
 
