@@ -51,7 +51,7 @@ def create_loss(
     validation = Validation(Document(source), loss_of=FeatureContext(feature_type))
     (config,) = validation.config().features[0].losses
     require_torch("create_loss")
-    return module_of(registry.get(config.type, feature_type), config, FeatureContext(feature_type))
+    return module_of(config, FeatureContext(feature_type))
 
 
 def build(
@@ -78,14 +78,15 @@ def build(
     for feature in config.features:
         for loss in feature.losses:
             entry = registry.get(loss.type, feature.type)
-            terms.append(term_of(entry, loss, feature.name, module_of(entry, loss, feature.context)))
+            terms.append(term_of(entry, loss, feature.name, module_of(loss, feature.context, entry)))
     return MultiTaskLoss(terms)
 
 
-def module_of(entry: LossEntry, config: BaseLossConfig, feature: FeatureContext) -> nn.Module:
-    """The module of one loss with the settings of its config."""
+def module_of(config: BaseLossConfig, feature: FeatureContext, entry: LossEntry | None = None) -> nn.Module:
+    """The module of one loss with the settings of its config; `entry` is the loss, where it is known already."""
     from losskit.modules.base import for_feature
 
+    entry = entry or registry.get(config.type, feature.type)
     return for_feature(entry.module.load()(**config.settings(feature)), feature.type)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from losskit.building import module_of, require_torch, term_of
@@ -118,7 +118,7 @@ def _of_bearable_size(config: BaseLossConfig, context: FeatureContext) -> tuple[
 
     if (context.num_classes or 0) > MAX_CLASSES:
         context = dataclasses.replace(context, num_classes=MAX_CLASSES)
-    sizes: dict[str, int] = {}
+    sizes: dict[str, Any] = {}
     for name, most in (("num_classes", MAX_CLASSES), ("in_features", MAX_LAYER)):
         value = config.settings(context).get(name)
         if isinstance(value, int):
@@ -140,7 +140,7 @@ def _trial(case: _Case) -> Trial:
 
     with isolated():
         try:
-            module = module_of(case.entry, case.config, case.context)
+            module = module_of(case.config, case.context, case.entry)
         except (Exception, SystemExit) as error:
             return Trial(Finding(0, f"cannot be built: {told(error)}"))
         return try_loss(case.entry, module, case.config.settings(case.context), case.context, case.named)
@@ -236,14 +236,15 @@ def _wrong_sum(parts: Sequence[_Part], slots: Mapping[_Slot, Any]) -> tuple[str,
         terms = []
         for part in parts:
             entry, config = part.case.entry, part.config
-            terms.append(term_of(entry, config, part.feature, module_of(entry, config, part.case.context)))
+            terms.append(term_of(entry, config, part.feature, module_of(config, part.case.context, entry)))
         given: dict[str, dict[str | None, Any]] = {"predictions": {}, "targets": {}}
         leaves: list[Tensor] = []
-        for (side, feature, key), value in slots.items():
+        for (side, feature, key), made_up in slots.items():
+            value = made_up
             if side == "predictions":
                 leaf = changed(value, lambda x: x.detach().clone().requires_grad_())
                 leaves += (x for x in tensors_of(leaf) if x.requires_grad)
-                value = changed(leaf, lambda x: x.clone())
+                value = changed(leaf, torch.clone)
             if key == EVERYTHING:
                 given[side][feature] = value
             else:

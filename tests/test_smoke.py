@@ -1,4 +1,4 @@
-"""`validate --smoke`: what validates runs forward and backward, and what does not is told where it stands in the config."""
+"""`validate --smoke`: what validates runs forward and backward; what does not is told where the config names it."""
 
 import io
 import json
@@ -12,7 +12,6 @@ import pytest
 import torch
 from torch import nn
 
-import losskit
 from losskit import register_loss
 from losskit.building import require_torch
 from losskit.cli import main
@@ -190,7 +189,7 @@ def test_losses_of_weight_0_are_tried_unweighted(losses):
 
 
 def test_a_weight_that_float32_cannot_hold_is_told_at_the_weight():
-    text = f"output_features:\n  - name: f\n    type: number\n    loss: [mse, {{type: huber, weight: 1.0e+39}}]\n"
+    text = "output_features:\n  - name: f\n    type: number\n    loss: [mse, {type: huber, weight: 1.0e+39}]\n"
     (problem,) = tried(text)
     assert problem.message == "the weight of `huber`, 1e+39, makes its value infinite"
     assert problem.path == "output_features[0].loss[1].weight"
@@ -236,6 +235,10 @@ class Weird(Exception):
 
 def fail(error):
     raise error
+
+
+def window(x):
+    return x.unfold(-1, 33, 1).mean(-1)
 
 
 class BadBackward(torch.autograd.Function):
@@ -296,9 +299,9 @@ def test_a_loss_that_does_not_train_is_told(losses, breach):
 
 def test_the_place_is_that_of_the_type_and_the_help_says_what_was_tried(losses):
     function_loss(lambda p, t: mean_error(p, t) * 0)
-    text = "output_features:\n  - name: f\n    type: number\n    loss:\n      - huber\n      - {weight: 2, type: mine}\n"
+    text = "output_features:\n  - name: f\n    type: number\n    loss:\n    - huber\n    - {weight: 2, type: mine}\n"
     (problem,) = tried(text)
-    assert (problem.line, problem.column, problem.file) == (6, 27, "c.yaml")
+    assert (problem.line, problem.column, problem.file) == (6, 25, "c.yaml")
     assert problem.path == "output_features[0].loss[1].type"
     assert problem.help == (
         "it was called with float32 (6,), float32 (6,); if it needs other tensors, give its class a static method "
@@ -366,6 +369,11 @@ def test_a_config_class_that_fails_is_told(losses):
         ("number", lambda p, t: (p - (t + 1e-3).log()).square().mean()),
         # Every error is below 1e3, so that only larger predictions leave the flat place.
         ("number", lambda p, t: ((p - t).abs() - 1e3).clamp_min(0).sum()),
+        # Windows want larger images, series and sounds, and perhaps a single channel.
+        ("image", lambda p, t: nn.functional.mse_loss(window(p[:, 0]), window(t[:, 0].float()))),
+        ("image", lambda p, t: nn.functional.conv2d(p, torch.ones(1, 1, 3, 3)).square().mean()),
+        ("timeseries", lambda p, t: (window(p) - window(t)).square().mean()),
+        ("audio", lambda p, t: (torch.fft.rfft(p)[:, 1000] - torch.fft.rfft(t)[:, 1000]).abs().mean()),
         # A model's outputs are no leaves, so that they may be changed in place.
         ("number", lambda p, t: p.sub_(t).square().mean()),
         # All that counts is a rare class.
@@ -505,6 +513,35 @@ def test_optional_inputs_of_unknown_form_are_guessed_or_left_out(losses):
     assert tried_loss({"type": "masked", "inputs": {"mask": "valid", "riddle": "r"}}, "number") == []
 
 
+@pytest.mark.parametrize("role", ["mask", "lengths", "input_lengths", "target_lengths", "weight", "bias", "anything"])
+def test_optional_inputs_are_made_up_beside_any_batch(losses, role):
+    code = f"""
+class Mine(torch.nn.Module, LogitsInputsMixin):
+    @classmethod
+    def get_loss_targets(cls):
+        return ()
+
+    @classmethod
+    def get_optional_loss_inputs(cls):
+        return ("{role}",)
+
+    def forward(self, logits, *, {role}=None):
+        assert {role} is not None
+        return logits.square()
+
+    @staticmethod
+    def example_batch(feature_type, generator):
+        return (torch.randn((), generator=generator),), ()
+"""
+    # The role is the name of a parameter; a single number has no axis to follow.
+    namespace = {"torch": torch, "LogitsInputsMixin": LogitsInputsMixin, "__name__": __name__}
+    exec(code, namespace)
+    Mine = namespace["Mine"]
+    register_loss("mine", ["number"])(Mine)
+    assert tried_loss({"type": "mine", "inputs": {role: "there"}}) == []
+    assert tried_loss("mine") == []
+
+
 def test_a_loss_of_several_targets_runs(losses):
     class Two(nn.Module, LogitsInputsMixin):
         @classmethod
@@ -554,6 +591,16 @@ def test_nothing_global_is_touched(losses):
     assert torch.get_num_threads() == threads
 
 
+def test_a_default_device_and_dtype_do_not_matter():
+    torch.set_default_device("meta")
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert tried_loss({"type": "huber", "delta": 0.38}) == []
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+
+
 def test_a_loss_with_random_numbers_has_the_same_fate_every_time(losses):
     def lucky(predictions, targets):
         seen.append(torch.rand(()).item())
@@ -595,11 +642,10 @@ def test_wrong_configs_are_not_tried(losses):
     assert smoke_test(Validation(read(text.encode(), "c.yaml"))) == []
 
 
-def test_five_losses_take_a_fifth_of_a_second():
-    # Once torch has been imported, and the processor is this process's own; the best of some runs.
+def test_five_losses_take_little_time():
+    # Once torch has been imported: 0.15 s of a processor on a slow machine; each loss anew would take as much again.
     code = """
 import time, torch
-import losskit.modules
 from losskit.validation import Validation
 from losskit.config import read
 from losskit.smoke import smoke_test
@@ -613,8 +659,7 @@ start = time.process_time()
 assert smoke_test(Validation(read(text.encode(), "c.yaml"))) == []
 print(time.process_time() - start)
 """
-    times = [float(subprocess.check_output([sys.executable, "-c", code])) for _ in range(3)]
-    assert min(times) < 0.5, times  # with room for a slow machine
+    assert float(subprocess.check_output([sys.executable, "-c", code])) < 0.5
 
 
 # The command
@@ -640,7 +685,6 @@ def test_a_comment_silences_it(losses, tmp_path, monkeypatch, capsys):
 def test_a_print_does_not_spoil_a_report_for_machines(losses, tmp_path, monkeypatch, capsys):
     def talk(predictions, targets):
         print("looking")
-        return None
 
     function_loss(talk)
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"losses: [mine]")))

@@ -13,7 +13,6 @@ from losskit import constants
 from losskit.constants import ANOMALY_SCORE, ATTENTIONS, LOG_PROBABILITIES, PROBABILITIES, VARIANCE
 from losskit.registry import LossEntry
 
-STEPS, SIDE = 4, 4
 # What `example_batch` returns: inputs and targets.
 Example = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 
@@ -24,6 +23,10 @@ class Sizes(NamedTuple):
     classes: int = 3
     dimensions: int = 5
     samples: int = 6
+    # Of sequences and series, of images, and of sound
+    steps: int = 4
+    side: int = 4
+    length: int = 16
     # The class id that targets never hold, for losses that have one.
     blank: int = 0
 
@@ -86,19 +89,19 @@ def _input(role: str, shape: tuple[int, ...], feature_type: str, generator: torc
 
 
 def _forms(feature_type: str, sizes: Sizes) -> list[tuple[tuple[int, ...], list[str]]]:
-    n, c, d = sizes.samples, sizes.classes, sizes.dimensions
+    n, c, d, steps, side = sizes.samples, sizes.classes, sizes.dimensions, sizes.steps, sizes.side
     forms: dict[str, list[tuple[tuple[int, ...], list[str]]]] = {
         constants.ANOMALY: [((n,), ["binary", "real"]), ((n, d), ["real"])],
-        constants.AUDIO: [((n, 16), ["real"])],
+        constants.AUDIO: [((n, sizes.length), ["real"])],
         constants.BINARY: [((n,), ["binary", "binary float"])],
         constants.CATEGORY: [((n, c), ["ids", "distribution"])],
         constants.CATEGORY_DISTRIBUTION: [((n, c), ["distribution"])],
-        constants.IMAGE: [((n, c, SIDE, SIDE), ["ids", "real", "binary float"])],
+        constants.IMAGE: [((n, c, side, side), ["ids", "real", "binary float"])],
         constants.NUMBER: [((n,), ["real", "positive"])],
-        constants.SEQUENCE: [((n, STEPS, c), ["last ids"])],
+        constants.SEQUENCE: [((n, steps, c), ["last ids"])],
         constants.SET: [((n, c), ["binary", "binary float"])],
-        constants.TEXT: [((n, STEPS, c), ["last ids"])],
-        constants.TIMESERIES: [((n, STEPS), ["real", "positive"])],
+        constants.TEXT: [((n, steps, c), ["last ids"])],
+        constants.TIMESERIES: [((n, steps), ["real", "positive"])],
         constants.VECTOR: [((n, d), ["real", "positive", "ids"])],
     }
     return forms[feature_type]
@@ -181,17 +184,17 @@ def fitted(batch: Batch) -> Batch | None:
 
 def optional_forms(role: str, batch: Batch, sizes: Sizes, generator: torch.Generator) -> list[Any]:
     """What an optional input may look like beside a batch, the likeliest first."""
-    first = next(tensors_of(batch.inputs))
-    n, last = len(first), first.shape[-1]
+    first = next(tensors_of(batch.inputs), torch.zeros(sizes.samples))
     labels = next(tensors_of(batch.targets), first)
+    n, last = _size(first, 0), _size(first, -1)
     floats = torch.rand(n, generator=generator) + 0.1
     known: dict[str, Callable[[], list[Any]]] = {
         "bias": lambda: [torch.randn(sizes.classes, generator=generator)],
         "features": lambda: [torch.randn(n, sizes.dimensions, generator=generator)],
-        "input_lengths": lambda: [torch.full((n,), first.shape[1])],
+        "input_lengths": lambda: [torch.full((n,), _size(first, 1))],
         "points": lambda: [torch.randn(n, sizes.dimensions, generator=generator)],
         "score_function": lambda: [lambda points: points.square().flatten(1).sum(1)],
-        "target_lengths": lambda: [torch.full((n,), max(1, labels.shape[1] // 2))],
+        "target_lengths": lambda: [torch.full((n,), max(1, _size(labels, 1) // 2))],
         "temperature": lambda: [torch.tensor(0.5)],
         "weight": lambda: [torch.randn(sizes.classes, last, generator=generator), floats],
         constants.TARGETS: lambda: [torch.arange(n) % 2],
@@ -199,12 +202,16 @@ def optional_forms(role: str, batch: Batch, sizes: Sizes, generator: torch.Gener
     if role in known:
         return known[role]()
     if "mask" in role:
-        # The last sample does not count.
-        masks = [torch.ones(s, dtype=torch.bool) for s in (first.shape[:-1], labels.shape, first.shape[:1]) if s]
+        masks = [torch.ones(shape, dtype=torch.bool) for shape in (first.shape[:-1], labels.shape, (n,)) if shape]
         for mask in masks:
-            mask[-1] = False
+            mask[-1] = False  # the last sample does not count
         return [*masks, *(mask.float() for mask in masks)]
     if "len" in role:
-        return [torch.full((n,), labels.shape[1] if labels.dim() > 1 else 1)]
+        return [torch.full((n,), _size(labels, 1))]
     alike = torch.rand(first.shape, generator=generator) + 0.1
     return [floats, alike, torch.rand(labels.shape, generator=generator) + 0.1, torch.tensor(0.5)]
+
+
+def _size(tensor: Tensor, axis: int) -> int:
+    """The size of an axis, 1 where there is none."""
+    return tensor.shape[axis] if tensor.dim() > max(axis, 0) else 1

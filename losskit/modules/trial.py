@@ -40,6 +40,8 @@ _PER_CLASS = ("alpha", "class_similarities", "class_weights", "pos_weight")
 # Settings that hold ids of classes that there must be.
 _IDS = ("blank", "classes", "cutoffs")
 _MAX_GUESSES = 24
+# Of larger images
+_MAX_CHANNELS = 32
 _MAX_ELEMENTS = 1 << 20
 _LONGEST = 300
 
@@ -76,6 +78,7 @@ def isolated() -> Iterator[None]:
         with (
             torch.random.fork_rng(devices=()),
             torch.enable_grad(),
+            torch.device("cpu"),
             contextlib.redirect_stdout(sys.stderr),
             warnings.catch_warnings(),
         ):
@@ -213,10 +216,9 @@ def _sizes(entry: LossEntry, settings: Mapping[str, Any], context: FeatureContex
     said = context.num_classes or (count if _is_size(count) else None) or max(lengths, default=None)
     ids = [value for name in _IDS for value in _numbers(settings.get(name)) if 0 <= value < MAX_CLASSES]
     classes = said or max(USUAL.classes, *(value + 1 for value in ids), 0)
-    dimensions = settings.get("in_features")
-    if not _is_size(dimensions):
-        # The classes of a vector are its numbers.
-        dimensions = classes if feature_type == VECTOR and (lengths or ids) else USUAL.dimensions
+    # The classes of a vector are its numbers.
+    usual = classes if feature_type == VECTOR and (lengths or ids) else USUAL.dimensions
+    dimensions = next((size for size in _numbers(settings.get("in_features")) if size > 0), usual)
     blank = next(iter(_numbers(settings.get("blank"))), USUAL.blank)
     return USUAL._replace(classes=classes, dimensions=dimensions, blank=min(blank, MAX_CLASSES))
 
@@ -224,10 +226,16 @@ def _sizes(entry: LossEntry, settings: Mapping[str, Any], context: FeatureContex
 def _other_sizes(
     sizes: Sizes, settings: Mapping[str, Any], context: FeatureContext, module: nn.Module
 ) -> Iterator[Sizes]:
-    """Sizes for which there is a hint: a number or a list in the settings, or the shape of something that the loss has.
+    """Larger images and series, for losses with windows; images of one channel; then sizes for which there is a hint.
 
-    The number of classes that the feature has is never another.
+    That is a number or a list in the settings, or the shape of something that the loss has. The number of classes that
+    the feature has is never another.
     """
+    if sizes.classes <= _MAX_CHANNELS:
+        sizes_of_windows = sizes._replace(steps=64, side=64, length=4096)
+        yield sizes_of_windows
+        if not context.num_classes:
+            yield sizes_of_windows._replace(classes=1)
     numbers: dict[int, None] = {}
     for value in settings.values():
         found = [value] if _is_size(value) else [len(value)] if isinstance(value, list) else []
@@ -248,11 +256,10 @@ def _cases(
     entry: LossEntry, feature_type: str, sizes: Sizes, seed: int, scale: float, named: Sequence[str]
 ) -> Iterator[tuple[Batch, dict[str, Any]]]:
     is_bounded = any(role in BOUNDED_ROLES for role in entry.inputs)
-    for batch in candidates(entry, feature_type, seed, sizes):
-        if scale != 1:
-            if is_bounded:
-                return
-            batch = batch._replace(inputs=changed(batch.inputs, lambda x: x * scale))
+    if scale != 1 and is_bounded:
+        return
+    for usual in candidates(entry, feature_type, seed, sizes):
+        batch = usual if scale == 1 else usual._replace(inputs=changed(usual.inputs, lambda x: x * scale))
         for options in _option_sets(entry, batch, sizes, named):
             yield batch, options
 

@@ -104,6 +104,10 @@ def run(options: argparse.Namespace) -> int:
     run = _Run(options, checks)
     try:
         run.go(_outcomes(options, checks, DEFAULT_EXCLUDE if exclude is None else exclude, plugins))
+    except ImportError as error:
+        if error.name != "torch":
+            raise
+        raise CannotRunError(str(error)) from error
     finally:
         run.close()
     return run.exit_code()
