@@ -51,8 +51,9 @@ def smoke_test(validation: Validation) -> list[Diagnostic]:
             else:
                 help = _help(found.entry, finding.tried)
                 problems.append(_problem(validation, found, f"`{found.entry.name}` {finding.message}", help=help))
+    losses = list(parts.values())
     for index, message, setting in _sum(tuple(parts)):
-        problems.append(_problem(validation, list(parts.values())[index], message, setting))
+        problems.append(_problem(validation, losses[index], message, setting))
     # An alias can repeat a loss many times.
     return in_order(dict.fromkeys(problems))
 
@@ -142,7 +143,7 @@ def _trial(case: _Case) -> Trial:
         try:
             module = module_of(case.config, case.context, case.entry)
         except (Exception, SystemExit) as error:
-            return Trial(Finding(0, f"cannot be built: {told(error)}"))
+            return Trial(Finding(f"cannot be built: {told(error)}"))
         return try_loss(case.entry, module, case.config.settings(case.context), case.context, case.named)
 
 
@@ -161,11 +162,12 @@ def _sum(parts: tuple[_Part, ...]) -> list[tuple[int, str, str]]:
     """
     from losskit.modules.trial import isolated
 
+    features = {part.feature for part in parts}
     groups: list[tuple[list[int], dict[_Slot, Any]]] = []
     for index, part in enumerate(parts):
         if any(role not in _trial(part.case).options for role in part.case.named):
             continue  # nobody knows what the inputs of a plugin's loss look like
-        slots = _slots(part, parts)
+        slots = _slots(part, features)
         group = next((g for g in groups if len(g[0]) < _TOGETHER and _agree(g[1], slots)), None)
         if group is None:
             groups.append(([index], slots))
@@ -179,12 +181,12 @@ def _sum(parts: tuple[_Part, ...]) -> list[tuple[int, str, str]]:
                 continue
             # What fails only beside others may be the fault of data that was made up for the others.
             for index in indices:
-                if wrong := _wrong_sum([parts[index]], _slots(parts[index], parts)):
+                if wrong := _wrong_sum([parts[index]], _slots(parts[index], features)):
                     found.append((index, *wrong))
     return found
 
 
-def _slots(part: _Part, parts: Sequence[_Part]) -> dict[_Slot, Any]:
+def _slots(part: _Part, features: set[str | None]) -> dict[_Slot, Any]:
     """Where the sum looks for what a loss was tried with."""
     entry, trial, renamed = part.case.entry, _trial(part.case), dict(part.inputs)
     assert trial.batch
@@ -193,7 +195,6 @@ def _slots(part: _Part, parts: Sequence[_Part]) -> dict[_Slot, Any]:
     predictions += [(role, options[role]) for role in entry.optional_inputs if role in options]
     targets = [*zip(entry.targets, trial.batch.targets, strict=False)]
     targets += [(role, options[role]) for role in entry.optional_targets if role in options]
-    features = {other.feature for other in parts}
     slots: dict[_Slot, Any] = {}
     for side, values in (("predictions", predictions), ("targets", targets)):
         for role, value in values:
@@ -227,7 +228,7 @@ def _wrong_sum(parts: Sequence[_Part], slots: Mapping[_Slot, Any]) -> tuple[str,
     """What is wrong with a sum, as it would be told of its first loss, and which setting says so."""
     import torch
 
-    from losskit.modules.batches import changed, tensors_of
+    from losskit.modules.batches import changed, leaf, tensors_of
     from losskit.modules.multi_task import MultiTaskLoss
     from losskit.modules.trial import told
 
@@ -242,9 +243,9 @@ def _wrong_sum(parts: Sequence[_Part], slots: Mapping[_Slot, Any]) -> tuple[str,
         for (side, feature, key), made_up in slots.items():
             value = made_up
             if side == "predictions":
-                leaf = changed(value, lambda x: x.detach().clone().requires_grad_())
-                leaves += (x for x in tensors_of(leaf) if x.requires_grad)
-                value = changed(leaf, torch.clone)
+                value = changed(value, leaf)
+                leaves += (x for x in tensors_of(value) if x.requires_grad)
+            value = changed(value, torch.clone)
             if key == EVERYTHING:
                 given[side][feature] = value
             else:
@@ -253,11 +254,14 @@ def _wrong_sum(parts: Sequence[_Part], slots: Mapping[_Slot, Any]) -> tuple[str,
         predictions, targets = (
             side.get(None) if is_bare else side for side in (given["predictions"], given["targets"])
         )
-        total = MultiTaskLoss(terms)(predictions, targets).total
+        total, values = MultiTaskLoss(terms)(predictions, targets)
         gradients = torch.autograd.grad(total, leaves, allow_unused=True) if leaves else ()
     except (Exception, SystemExit) as error:
         return f"{name} fails as a part of the sum: {told(error)}", "type"
-    for what, values in (("value", [total]), ("gradient", gradients)):
-        if not all(torch.isfinite(value).all() for value in values if value is not None):
+    for value in values.values():
+        if not torch.isfinite(value):
+            return f"{name} is {value.item()} as a part of the sum", "type"
+    for what, found in (("value", [total]), ("gradient", gradients)):
+        if not all(torch.isfinite(tensor).all() for tensor in found if tensor is not None):
             return f"the weight of {name}, {parts[0].weight:g}, makes its {what} infinite", "weight"
     return None

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import random
 import subprocess
 import sys
@@ -273,6 +274,7 @@ BREACHES = {
         lambda p, t: {"a": mean_error(p, t), "b": 1.0},
         "returns float, not a scalar tensor",
     ),
+    "a mapping with nothing in it": (lambda p, t: {"a": None}, "returns NoneType, not a scalar tensor"),
     "detached": (lambda p, t: mean_error(p.detach(), t), "has no gradient: its value is cut off from the inputs"),
     "of the targets alone": (
         lambda p, t: (t * nn.Parameter(torch.ones(()))).mean(),
@@ -376,6 +378,7 @@ def test_a_config_class_that_fails_is_told(losses):
         ("audio", lambda p, t: (torch.fft.rfft(p)[:, 1000] - torch.fft.rfft(t)[:, 1000]).abs().mean()),
         # A model's outputs are no leaves, so that they may be changed in place.
         ("number", lambda p, t: p.sub_(t).square().mean()),
+        ("category", lambda p, t: nn.functional.cross_entropy(p, t.masked_fill_(t > 1, 0))),
         # All that counts is a rare class.
         ("category", lambda p, t: nn.functional.cross_entropy(p, t, reduction="none")[t == 2].sum()),
         ("number", lambda p, t: {"a": mean_error(p, t), "b": (p * 0).sum()}),
@@ -553,6 +556,38 @@ def test_a_loss_of_several_targets_runs(losses):
 
     register_loss("two", ["number"])(Two)
     assert tried_loss({"type": "two", "inputs": {"weights": "w"}}) == []
+
+
+def test_a_loss_that_remembers_may_fail_in_the_sum(losses):
+    """Here the second module is another than the first."""
+    built = []
+
+    class Mine(nn.Module):
+        """Is right once."""
+
+        def __init__(self):
+            super().__init__()
+            built.append(self)
+            self.scale = math.nan if len(built) > 1 else 1.0
+
+        def forward(self, predictions, targets):
+            return self.scale * mean_error(predictions, targets)
+
+    register_loss("mine", ["number"])(Mine)
+    assert the_message("mine") == "`mine` is nan as a part of the sum"
+
+
+def test_a_loss_that_changes_its_inputs_changes_no_other_batch(losses):
+    seen = []
+
+    def greedy(predictions, targets):
+        seen.append(targets.clone())
+        targets.zero_()
+        return mean_error(predictions, targets)
+
+    function_loss(greedy)
+    assert tried_loss(["mine", "huber"]) == []
+    assert torch.equal(*seen)
 
 
 # What a loss may not do to others

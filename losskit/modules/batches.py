@@ -148,9 +148,9 @@ def tensors_of(values: Any) -> Iterator[Tensor]:
 
 
 def changed(values: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """The same tensor, tuple or mapping, with each tensor of floating-point numbers changed."""
+    """The same tensor, tuple or mapping, with each tensor changed."""
     if isinstance(values, Tensor):
-        return change(values) if values.is_floating_point() else values
+        return change(values)
     if isinstance(values, Mapping):
         return {key: changed(value, change) for key, value in values.items()}
     return tuple(changed(value, change) for value in values) if isinstance(values, (tuple, list)) else values
@@ -158,12 +158,17 @@ def changed(values: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 def leaves(batch: Batch) -> Batch:
     """The batch with copies of the inputs that ask for gradients."""
-    return Batch(changed(batch.inputs, lambda x: x.detach().clone().requires_grad_()), batch.targets)
+    return Batch(changed(batch.inputs, leaf), batch.targets)
+
+
+def leaf(tensor: Tensor) -> Tensor:
+    """A copy that asks for a gradient, where it can have one."""
+    return tensor.detach().clone().requires_grad_(tensor.is_floating_point())
 
 
 def cast(batch: Batch, dtype: torch.dtype) -> Batch:
     """The batch with its floating-point tensors in another dtype."""
-    return Batch(*(changed(part, lambda x: x.to(dtype)) for part in batch))
+    return Batch(*(changed(part, lambda x: x.to(dtype) if x.is_floating_point() else x) for part in batch))
 
 
 def fitted(batch: Batch) -> Batch | None:

@@ -50,10 +50,10 @@ _RAISED, _NO_SCALAR, _NOT_FINITE, _NO_GRADIENT, _FLAT = range(5)
 
 
 class Finding(NamedTuple):
-    """What is wrong: how far the loss came, and the rest of a sentence that begins with its name."""
+    """What is wrong, as the rest of a sentence that begins with the loss's name; how far it came, and with what."""
 
-    stage: int
     message: str
+    stage: int = _RAISED
     tried: str = ""
 
 
@@ -160,7 +160,7 @@ def _try_type(
                 if best is None or finding.stage > best.stage:
                     best = finding._replace(tried=describe(batch))
         except (Exception, SystemExit) as error:  # `attempt` raises nothing.
-            return Trial(Finding(_RAISED, f"has an `example_batch` that fails: {told(error)}"))
+            return Trial(Finding(f"has an `example_batch` that fails: {told(error)}"))
     return Trial(best)
 
 
@@ -169,20 +169,20 @@ def attempt(module: nn.Module, batch: Batch, options: Mapping[str, Any]) -> Find
     stage, what = _RAISED, "fails"
     try:
         given = leaves(batch)
-        # Like a model's outputs, they are no leaves, so that a loss may change them in place as far as autograd does.
+        # Like a model's outputs, they are no leaves; a loss may change them in place as far as autograd lets it.
         inputs, targets = changed(given.inputs, torch.clone), changed(given.targets, torch.clone)
         result = module(*inputs, *targets, **options)
         parts = list(result.values()) if isinstance(result, Mapping) else [result]
-        wrong = next((part for part in parts if not isinstance(part, Tensor) or part.dim()), None)
-        if not parts or wrong is not None or result is None:
-            return Finding(_NO_SCALAR, f"returns {_shown(wrong) if parts else 'an empty mapping'}, not a scalar tensor")
+        wrong = [_shown(part) for part in parts if not isinstance(part, Tensor) or part.dim()]
+        if wrong or not parts:
+            return Finding(f"returns {wrong[0] if wrong else 'an empty mapping'}, not a scalar tensor", _NO_SCALAR)
         value: Tensor = sum(parts[1:], parts[0])
         if not torch.isfinite(value):
-            return Finding(_NOT_FINITE, f"is {value.item()}")
+            return Finding(f"is {value.item()}", _NOT_FINITE)
         stage, what = _NO_GRADIENT, "fails in the backward pass"
         return _wrong_gradient(module, value, [x for x in tensors_of(given.inputs) if x.requires_grad])
     except (Exception, SystemExit) as error:
-        return Finding(stage, f"{what}: {told(error)}")
+        return Finding(f"{what}: {told(error)}", stage)
 
 
 def _shown(value: Any) -> str:
@@ -191,17 +191,17 @@ def _shown(value: Any) -> str:
 
 def _wrong_gradient(module: nn.Module, value: Tensor, inputs: list[Tensor]) -> Finding | None:
     if not value.requires_grad:
-        return Finding(_NO_GRADIENT, "has no gradient: its value is cut off from the inputs")
+        return Finding("has no gradient: its value is cut off from the inputs", _NO_GRADIENT)
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     gradients = torch.autograd.grad(value, [*inputs, *parameters], allow_unused=True)
     if not all(torch.isfinite(gradient).all() for gradient in gradients if gradient is not None):
-        return Finding(_NO_GRADIENT, "has a gradient that is not finite")
+        return Finding("has a gradient that is not finite", _NO_GRADIENT)
     # A loss that takes no floating-point numbers can only train what is its own.
     judged = gradients[: len(inputs)] if inputs else gradients
     if all(gradient is None for gradient in judged):
-        return Finding(_NO_GRADIENT, "has no gradient: its value does not depend on the inputs")
+        return Finding("has no gradient: its value does not depend on the inputs", _NO_GRADIENT)
     if not any(gradient.any() for gradient in judged if gradient is not None):
-        return Finding(_FLAT, "has a gradient of 0 everywhere, so nothing is learned")
+        return Finding("has a gradient of 0 everywhere, so nothing is learned", _FLAT)
     return None
 
 
@@ -259,7 +259,11 @@ def _cases(
     if scale != 1 and is_bounded:
         return
     for usual in candidates(entry, feature_type, seed, sizes):
-        batch = usual if scale == 1 else usual._replace(inputs=changed(usual.inputs, lambda x: x * scale))
+        batch = (
+            usual
+            if scale == 1
+            else usual._replace(inputs=changed(usual.inputs, lambda x: x * scale if x.is_floating_point() else x))
+        )
         for options in _option_sets(entry, batch, sizes, named):
             yield batch, options
 
