@@ -163,27 +163,56 @@ def _sum(parts: tuple[_Part, ...]) -> list[tuple[int, str, str]]:
     from losskit.modules.trial import isolated
 
     features = {part.feature for part in parts}
-    groups: list[tuple[list[int], dict[_Slot, Any]]] = []
+    groups: list[_Group] = []
     for index, part in enumerate(parts):
         if any(role not in _trial(part.case).options for role in part.case.named):
             continue  # nobody knows what the inputs of a plugin's loss look like
         slots = _slots(part, features)
-        group = next((g for g in groups if len(g[0]) < _TOGETHER and _agree(g[1], slots)), None)
+        group = next((group for group in groups if group.takes(slots)), None)
         if group is None:
-            groups.append(([index], slots))
-        else:
-            group[0].append(index)
-            group[1].update({slot: value for slot, value in slots.items() if slot not in group[1]})
-    found = []
+            group = _Group([], [], [], {})
+            groups.append(group)
+        group.add(index, part, slots)
     with isolated():
-        for indices, slots in groups:
-            if _wrong_sum([parts[index] for index in indices], slots) is None:
-                continue
-            # What fails only beside others may be the fault of data that was made up for the others.
-            for index in indices:
-                if wrong := _wrong_sum([parts[index]], _slots(parts[index], features)):
-                    found.append((index, *wrong))
-    return found
+        return [found for group in groups for found in group.problems()]
+
+
+@dataclasses.dataclass
+class _Group:
+    """Losses that are added up, with where each of them looks for what, and all of that together."""
+
+    indices: list[int]
+    parts: list[_Part]
+    slots: list[dict[_Slot, Any]]
+    shared: dict[_Slot, Any]
+
+    def takes(self, slots: Mapping[_Slot, Any]) -> bool:
+        """Whether what another loss looks for is alike where it is in the same place."""
+        return len(self.parts) < _TOGETHER and _agree(self.shared, slots)
+
+    def add(self, index: int, part: _Part, slots: dict[_Slot, Any]) -> None:
+        """Adds a loss; where it shares a key, it gets what was made up for those before it."""
+        self.indices.append(index)
+        self.parts.append(part)
+        self.slots.append(slots)
+        self.shared = {**slots, **self.shared}
+
+    def problems(self) -> list[tuple[int, str, str]]:
+        """The losses that fail as a part of the sum alone; if there are none, the first that fails beside others."""
+        if _wrong_sum(self.parts, self.shared) is None:
+            return []
+        alone = [
+            (index, *wrong)
+            for index, part, slots in zip(self.indices, self.parts, self.slots, strict=True)
+            if (wrong := _wrong_sum([part], slots))
+        ]
+        # It may be the fault of what was made up for one and does not suit another, such as labels of -1.
+        choices = ({**self.shared, **slots} for slots in self.slots)
+        if alone or any(_wrong_sum(self.parts, choice) is None for choice in choices):
+            return alone
+        ends = range(2, len(self.parts) + 1)
+        found = ((end, _wrong_sum(self.parts[:end], self.shared)) for end in ends)
+        return next(([(self.indices[end - 1], *wrong)] for end, wrong in found if wrong), [])
 
 
 def _slots(part: _Part, features: set[str | None]) -> dict[_Slot, Any]:
@@ -225,14 +254,14 @@ def _kind(value: Any) -> tuple[Any, Any]:
 
 
 def _wrong_sum(parts: Sequence[_Part], slots: Mapping[_Slot, Any]) -> tuple[str, str] | None:
-    """What is wrong with a sum, as it would be told of its first loss, and which setting says so."""
+    """What is wrong with a sum, as it is told of its last loss, and which setting says so."""
     import torch
 
     from losskit.modules.batches import changed, leaf, tensors_of
     from losskit.modules.multi_task import MultiTaskLoss
     from losskit.modules.trial import told
 
-    name = f"`{parts[0].case.entry.name}`"
+    name = f"`{parts[-1].case.entry.name}`"
     try:
         terms = []
         for part in parts:
@@ -263,5 +292,5 @@ def _wrong_sum(parts: Sequence[_Part], slots: Mapping[_Slot, Any]) -> tuple[str,
             return f"{name} is {value.item()} as a part of the sum", "type"
     for what, found in (("value", [total]), ("gradient", gradients)):
         if not all(torch.isfinite(tensor).all() for tensor in found if tensor is not None):
-            return f"the weight of {name}, {parts[0].weight:g}, makes its {what} infinite", "weight"
+            return f"the weight of {name}, {parts[-1].weight:g}, makes its {what} infinite", "weight"
     return None

@@ -19,7 +19,7 @@ from losskit.cli import main
 from losskit.config import Document, read
 from losskit.constants import FEATURE_TYPES
 from losskit.diagnostics import has_errors
-from losskit.modules import LogitsInputsMixin, from_mmf
+from losskit.modules import LogitsInputsMixin, MultiTaskLoss, from_mmf
 from losskit.modules.contract import alternatives
 from losskit.registry import registry
 from losskit.smoke import smoke_test
@@ -125,6 +125,7 @@ def test_optional_targets_that_the_config_names_are_there(name):
         {"type": "set", "loss": {"type": "bce_with_logits", "pos_weight": [1, 2, 3, 4]}},
         # Most labels of a small batch would weigh nothing.
         {"type": "category", "loss": {"type": "softmax_cross_entropy", "class_weights": [0] * 29 + [1]}},
+        {"type": "text", "loss": {"type": "softmax_cross_entropy", "class_weights": [0] * 299 + [1]}},
         {"type": "vector", "loss": {"type": "softmax_cross_entropy", "class_weights": [1.0, 2.0]}},
         {"type": "category", "classes": ["a", "b"], "loss": {"type": "focal", "alpha": {"a": 0.1, "b": 1}}},
         {"type": "category", "loss": {"type": "softmax_cross_entropy", "ignore_index": 0}, "num_classes": 2},
@@ -162,7 +163,15 @@ def test_one_class_is_no_choice_to_learn():
 # The sum of all losses
 
 
-def test_inputs_lead_to_other_features_that_need_not_be_in_the_config():
+def test_inputs_lead_to_other_features_that_need_not_be_in_the_config(monkeypatch):
+    given = set()
+    forward = MultiTaskLoss.forward
+
+    def spy(self, predictions, targets=None):
+        given.update((feature, key) for feature, keys in predictions.items() for key in keys)
+        return forward(self, predictions, targets)
+
+    monkeypatch.setattr(MultiTaskLoss, "forward", spy)
     text = """
 output_features:
   - name: a.b
@@ -173,6 +182,7 @@ output_features:
   - {name: c.d, type: vector, loss: {type: cos_emb, inputs: {logits: key}}}
 """
     assert tried(text) == []
+    assert given == {("a.b", "query"), ("caption", "embedding"), ("caption", "other"), ("c.d", "key")}
 
 
 def test_losses_of_one_feature_that_need_different_tensors_are_added_up_apart():
@@ -575,6 +585,45 @@ def test_a_loss_that_remembers_may_fail_in_the_sum(losses):
 
     register_loss("mine", ["number"])(Mine)
     assert the_message("mine") == "`mine` is nan as a part of the sum"
+
+
+def test_a_loss_that_spoils_what_another_keeps_for_its_gradient_is_told(losses):
+    function_loss(lambda p, t: p.sub_(t).abs().mean())
+    assert tried_loss("mine") == []
+    message = the_message(["mse", "mine", "huber"])
+    assert message.startswith("`mine` fails as a part of the sum: RuntimeError: one of the variables needed for")
+    assert "inplace" in message
+
+
+def test_losses_that_one_batch_can_please_are_right_whoever_comes_first(losses):
+    # Both take labels in integers; what is made up for one is too much for the other.
+    class Wide(nn.Module, LogitsInputsMixin):
+        """Takes any labels, and makes up large ones."""
+
+        def forward(self, logits, targets):
+            return mean_error(logits, targets)
+
+        @staticmethod
+        def example_batch(feature_type, generator):
+            return (torch.randn(6, generator=generator),), (torch.full((6,), 7),)
+
+    def strict(predictions, targets):
+        return mean_error(predictions, targets) if targets.max() < 2 else fail(ValueError("labels"))
+
+    register_loss("wide", ["binary"])(Wide)
+    function_loss(strict, "strict", ["binary"])
+    for both in (["wide", "strict"], ["strict", "wide"]):
+        assert tried_loss(both, "binary") == []
+
+
+def test_the_error_that_is_told_is_that_of_the_batch_with_which_the_loss_comes_furthest(losses):
+    def choosy(predictions, targets):
+        return (predictions - targets).log().mean() if targets.is_floating_point() else fail(TypeError("no ids"))
+
+    function_loss(choosy, feature_types=["image"])
+    (problem,) = tried_loss("mine", "image")
+    assert problem.message == "`mine` is nan"
+    assert problem.help.startswith("it was called with float32 (6, 3, 4, 4), float32 (6, 3, 4, 4)")
 
 
 def test_a_loss_that_changes_its_inputs_changes_no_other_batch(losses):
