@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# What npm writes when it has finished.
+NODE_PACKAGES := tests/editor/node_modules/.package-lock.json
 
 .PHONY: demo test test-fast check generate docs bench clean
 
@@ -11,10 +13,10 @@ demo: $(READY)
 	$(BIN)/losskit validate examples
 	$(BIN)/python examples/train.py
 
-test: $(READY)
+test: $(READY) $(NODE_PACKAGES)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-test-fast: $(READY)
+test-fast: $(READY) $(NODE_PACKAGES)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
 check: $(READY) docs
@@ -29,14 +31,21 @@ generate: $(READY)
 docs: $(READY)
 	$(BIN)/sphinx-build -q -W -b html docs docs/_build
 
-bench: $(READY)
+bench: $(READY) $(NODE_PACKAGES)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	$(BIN)/python benchmarks/validation.py
 	$(BIN)/python benchmarks/losses.py
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m compileall -q losskit
 	touch $@
 
+# Without npm, the tests of what editors do with the schema are skipped.
+$(NODE_PACKAGES): tests/editor/package-lock.json
+	@if command -v npm > /dev/null; then npm ci --silent --prefix tests/editor && touch $@; \
+	else echo "npm is not installed: the tests in tests/editor that need it are skipped"; fi
+
 clean:
-	rm -rf $(VENV) docs/_build examples/output .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) tests/editor/node_modules docs/_build examples/output .hypothesis .mypy_cache .pytest_cache .ruff_cache

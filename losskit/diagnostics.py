@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 DOCUMENTATION = "https://losskit.readthedocs.io/en/stable/"
+REPOSITORY = "https://github.com/losskit/losskit"
 
 ERROR = "error"
 WARNING = "warning"

@@ -128,6 +128,10 @@ class LossChecker:
         entry = self.registry.find(default) if default else None
         if entry is not None and values.keys() <= entry.schema["properties"].keys():
             values["type"], paths["type"] = entry.name, path
+            name = values.get("name")
+            if isinstance(name, str) and self.registry.find(name) not in (None, entry):
+                message = f"`name` only says what {entry.name} is called in the results; `type` names the loss"
+                self.report("LK107", paths["name"], message, on_key=True, severity=WARNING, suggestion="type")
 
     def _check_multi(self, loss: dict[str, Any], path: Path, context: FeatureContext) -> list[FoundLoss]:
         for key in loss:

@@ -95,6 +95,11 @@ class LossEntry:
         """The names that may be suggested."""
         return [self.name, *self.aliases]
 
+    @property
+    def roles(self) -> list[str]:
+        """All that `inputs` of a config can rename."""
+        return list(dict.fromkeys((*self.inputs, *self.optional_inputs, *self.targets, *self.optional_targets)))
+
     def misfit(self, called: str, feature_type: str, others: Iterable[str]) -> str:
         """Says that the loss is not for a feature type, and which are."""
         rest = f"which takes {listing(others)}" if others else "which has no losses yet"
@@ -110,10 +115,10 @@ class LossEntry:
         """The JSON Schema of the loss's settings, without references to other schemas."""
         definitions = catalogue.definitions() if self.is_built_in else {}
         if found := definitions.get(f"loss_{self.name}"):
-            return _inlined(found, definitions)
+            return _inlined(found, self.names, definitions)
         from losskit.schema.json_schema import loss_schema
 
-        return loss_schema(self.config.load(), self.names, self.summary)
+        return loss_schema(self.config.load(), self.names, self.summary, self.roles)
 
 
 class Registry:
@@ -407,11 +412,20 @@ def _entry_points_of(info: Path) -> str:
     return ""
 
 
-def _inlined(loss: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """The schema of a loss as the validator needs it: shared settings written out, `params` already taken apart."""
+# Keywords of settings in the schema of a whole config: what `inputs` may name is checked apart from settings.
+_OF_DOCUMENTS = ("propertyNames", "doNotSuggest")
+
+
+def _inlined(loss: dict[str, Any], names: list[str], definitions: dict[str, Any]) -> dict[str, Any]:
+    """The schema of a loss as the validator needs it: shared settings written out, `params` already taken apart.
+
+    What the document's schema says only about the place of a loss is left out: the validator looks after it by itself.
+    """
     properties = {}
     for name, schema in loss["properties"].items():
         if name != "params":
             reference = schema.get("$ref", "").removeprefix("#/definitions/")
-            properties[name] = definitions[reference] if reference else schema
-    return {**loss, "properties": properties}
+            full = definitions[reference] if reference else schema
+            properties[name] = {key: value for key, value in full.items() if key not in _OF_DOCUMENTS}
+    properties["type"] = {"enum": names, "description": "The name of the loss."}
+    return {**{key: value for key, value in loss.items() if key != "allOf"}, "properties": properties}

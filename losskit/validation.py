@@ -18,7 +18,7 @@ from losskit.constants import DEFAULT_LOSSES, FEATURE_KEYS, FEATURE_TYPES, FEATU
 from losskit.diagnostics import WARNING, ConfigError, Diagnostic, cut, has_errors, in_order, quoting, show
 from losskit.loss_checker import MAX_PROBLEMS, FoundLoss, LossChecker, TooManyProblemsError
 from losskit.registry import Registry, registry
-from losskit.spelling import nearest, suggested
+from losskit.spelling import meant, nearest, suggested
 
 if TYPE_CHECKING:
     from losskit.schema.base import FeatureConfig, FeatureContext, LossesConfig
@@ -220,15 +220,27 @@ class Validation:
             self._checker.report("LK101", path, message, help=help)
 
     def _check_near_misses(self, data: dict[str, Any], path: Path, known: tuple[str, ...]) -> None:
-        for key in data:
+        for key, value in data.items():
             if key not in known and key not in FOREIGN_KEYS:
                 near = [name for name in nearest(key, known, cutoff=0.8) if name not in data]
                 if near:
                     self.has_losses |= near[0] == FEATURES_KEY
                     message = f"`{cut(key)}` is ignored"
+                    # The key may be another's, unless what stands there can only be ours.
+                    cure = near[0] if meant(key, known) == near[0] and self._looks_right(near[0], value) else None
                     self._checker.report(
-                        "LK107", (*path, key), message, on_key=True, severity=WARNING, suggestion=near[0]
+                        "LK107", (*path, key), message, on_key=True, severity=WARNING, suggestion=near[0], cure=cure
                     )
+
+    def _looks_right(self, key: str, value: Any) -> bool:
+        """Whether `value` is what stands under `key`: features with types of ours, or losses that are known."""
+        items = value if isinstance(value, list) else [value]
+        kinds = [item.get("type") if isinstance(item, dict) else item for item in items]
+        if key == FEATURES_KEY:
+            return bool(kinds) and all(isinstance(kind, str) and kind in FEATURE_TYPES for kind in kinds)
+        if key not in ("loss", LOSSES_KEY):
+            return False
+        return bool(kinds) and all(isinstance(kind, str) and self.registry.find(kind) for kind in kinds)
 
     # Features
 

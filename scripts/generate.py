@@ -81,7 +81,7 @@ def _row(entry: LossEntry) -> dict[str, Any]:
 
 def _schema(entry: LossEntry) -> dict[str, Any]:
     """From the config class; `entry.schema` is what the file said before."""
-    return loss_schema(entry.config.load(), entry.names, entry.summary)
+    return loss_schema(entry.config.load(), entry.names, entry.summary, entry.roles)
 
 
 def _schema_row(entry: LossEntry) -> LossRow:

@@ -40,6 +40,8 @@ def table(entries: Iterable[LossEntry], schemas: Mapping[str, Schema]) -> str:
         for name, schema in properties.items():
             if name != "type" and not schema.get("deprecated"):
                 check = {key: value for key, value in schema.items() if key not in _TEXTS}
+                if name == "inputs":
+                    check.pop("properties", None)  # they say again what `inputs` may name, which has a list of its own
                 if check not in checks:
                     checks.append(check)
                 settings[name] = checks.index(check)

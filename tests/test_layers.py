@@ -18,6 +18,7 @@ LAYERS = [
     {"modules", "settings", "loss_checker", "validation", "first_pass", "fixing"},
     {"building", "testing", "smoke"},
     {"cli"},
+    {"pytest_plugin"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 # What is reached only through `LossEntry.module.load()`, or through building: imports inside functions.

@@ -20,6 +20,7 @@ from losskit.schema.document import LossRow, config_schema
 from losskit.schema.json_schema import loss_schema
 from losskit.schema.quick import UnknownKeywordError, compiled
 from losskit.settings import _validator_class, validator
+from tests.editor.documents import documents
 
 NAMES = registry.names()
 
@@ -235,6 +236,9 @@ def document_schema(draft="7"):
     return config_schema((LossRow(e.names, e.feature_types, e.summary, e.schema) for e in registry.entries()), draft)
 
 
+DOCUMENT_VALIDATOR = jsonschema.Draft7Validator(document_schema())
+
+
 def test_document_schema_is_valid_in_both_drafts():
     jsonschema.Draft7Validator.check_schema(document_schema())
     jsonschema.Draft202012Validator.check_schema(document_schema("2020-12"))
@@ -247,40 +251,21 @@ def test_settings_that_losses_share_stand_once():
     assert definitions["loss_huber"]["properties"]["delta"]["exclusiveMinimum"] == 0
 
 
-@st.composite
-def documents(draw):
-    """Configs of which about half are right: names and settings are taken from a small set."""
-    types = st.sampled_from(["number", "category", "image", "vector", "anomaly", "numbr"])
-    names = st.sampled_from(["huber", "mse", "cross_entropy", "dice", "focal", "triplet_margin", "hubr"])
-    numbers = st.sampled_from([0, 0.5, 1, -1, 2, "1", None, True])
-    mapping = st.fixed_dictionaries(
-        {},
-        optional={
-            "type": names,
-            "weight": numbers,
-            "delta": numbers,
-            "gamma": numbers,
-            "reduction": names,
-            "x": numbers,
-        },
-    )
-    with_params = st.fixed_dictionaries(
-        {"type": names, "params": st.dictionaries(st.sampled_from(["delta", "gamma"]), numbers)}
-    )
-    loss = names | mapping | with_params
-    loss |= st.fixed_dictionaries({"type": st.just("multi")}, optional={"params": st.lists(loss, max_size=2) | numbers})
-    losses = loss | st.lists(loss, max_size=2)
-    feature = st.fixed_dictionaries({"type": types}, optional={"loss": losses, "other": numbers})
-    features = draw(st.lists(feature, max_size=2))
-    config = {"output_features": [{"name": f"f{i}", **f} for i, f in enumerate(features)]}
-    if draw(st.booleans()):
-        config["losses"] = draw(st.lists(loss, max_size=2))
-    return config
-
-
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(documents())
 def test_document_schema_and_validate_have_one_verdict(config):
-    document_validator = jsonschema.Draft7Validator(document_schema())
-    errors = [d for d in losskit.validate(config) if d.severity == "error" and d.code not in ("LK206", "LK207")]
-    assert document_validator.is_valid(config) == (not errors), errors
+    """With jsonschema alone; tests/editor asks ajv and check-jsonschema too, and says what is left out."""
+    errors = {d.code for d in losskit.validate(config) if d.severity == "error"}
+    if not errors or errors - {"LK106", "LK206", "LK207"}:
+        assert DOCUMENT_VALIDATOR.is_valid(config) == (not errors), errors
+
+
+def test_names_in_a_schema_are_no_keywords():
+    """A later draft has other names for keywords, but a setting keeps its own."""
+    properties = {
+        name: {"type": "array", "items": {"type": "string"}}
+        for name in ("items", "definitions", "dependencies", "inputs")
+    }
+    schema = {"type": "object", "properties": {**properties, "weight": {"type": "number"}, "type": {"enum": ["odd"]}}}
+    found = config_schema([LossRow(["odd"], ["number"], "", schema)], "2020-12")["$defs"]["loss_odd"]["properties"]
+    assert {"items", "definitions", "dependencies"} <= set(found) & set(found["params"]["properties"])

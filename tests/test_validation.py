@@ -238,3 +238,34 @@ def test_reduction_none_is_said_to_be_for_python():
     (problem,) = losskit.validate({"losses": [{"type": "mse", "reduction": "none"}]})
     assert problem.code == "LK204"
     assert problem.help == "`none` is for Python only: a config asks for one number to minimise"
+
+
+def test_a_misspelt_class_is_one_mistake():
+    loss = "{type: cross_entropy, class_weights: {cat: 1, dgo: 2}}"
+    text = f"output_features: [{{name: a, type: category, classes: [cat, dog], loss: {loss}}}]"
+    (problem,) = losskit.validate(text=text)
+    assert (problem.code, problem.suggestion) == ("LK206", "dog")
+
+
+def test_a_name_of_a_loss_in_place_of_its_type_is_told():
+    (problem,) = losskit.validate(text="output_features: [{name: a, type: number, loss: {name: huber}}]")
+    assert (problem.code, problem.severity, problem.suggestion) == ("LK107", "warning", "type")
+    assert problem.message == "`name` only says what mean_squared_error is called in the results; `type` names the loss"
+
+
+@pytest.mark.parametrize(
+    ("text", "cure"),
+    [
+        ("output_features: [{name: a, type: number, los: huber}]", "loss"),
+        ("output_features: [{name: a, type: number, los: [{type: huber}, mse]}]", "loss"),
+        ("output_features: [{name: a, type: number, los: 3}]", None),
+        ("output_features: [{name: a, type: number, los: hubr}]", None),
+        ("output_feature: [{name: a, type: number}]", "output_features"),
+        ("output_feature: [{name: a, type: int}]", None),
+        ("output_feature: 3", None),
+        ("loses: [huber]", "losses"),
+    ],
+)
+def test_a_near_miss_is_cured_where_what_stands_there_can_only_be_ours(text, cure):
+    (problem,) = [d for d in losskit.validate(text=text) if d.code == "LK107"]
+    assert [edit.text for edit in problem.edits] == ([cure] if cure else [])

@@ -17,6 +17,7 @@ COMMANDS = {
     "list": "list the losses",
     "show": "show what a loss is and which settings it has",
     "schema": "write the JSON Schema of config files",
+    "init": "write a first config, and what checks it before a commit and in CI",
     "explain": "say what a code such as LK201 means",
     "plot": "draw losses and their gradients",
     "completion": "print the script by which a shell completes losskit",

@@ -112,7 +112,9 @@ def _check_thoroughly(document: Document, name: str, options: Options, is_named:
     from losskit.validation import Validation
 
     validation = Validation(document, at=options.at)
-    if not (is_named or validation.has_losses or re.search(_MENTIONS_FEATURES, document.text)):
+    # A file that can be read has said what it is: a JSON Schema has a property of that name, and no features.
+    mentions = document.data is None and re.search(_MENTIONS_FEATURES, document.text)
+    if not (is_named or validation.has_losses or mentions):
         return Outcome(None)
     before, cured = document.text, 0
     if options.fixes and before:

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from losskit.cli import CannotRunError
 
 SUFFIXES = (".yaml", ".yml", ".json")
+# What editors read beside the configs; ours is long, and reading it takes longer than checking most configs.
+SCHEMA_SUFFIX = ".schema.json"
 # What others installed, and what is large: thousands of files that no config is among.
 DEFAULT_EXCLUDE = ("node_modules", "site-packages")
 
@@ -80,7 +82,7 @@ def _walk(folder: str, exclude: Sequence[str]) -> Iterator[Found]:
                 continue
             if entry.is_dir(follow_symlinks=False):
                 folders.append(f"{path}/")
-            elif name.endswith(SUFFIXES) and _may_be_read(entry, root):
+            elif name.endswith(SUFFIXES) and not name.endswith(SCHEMA_SUFFIX) and _may_be_read(entry, root):
                 yield Found(path, False)
         waiting.extend(reversed(folders))
 

@@ -1,4 +1,7 @@
-"""The contract of a loss, point by point; `losskit.testing` is where users find it."""
+"""The contract of a loss, point by point; `losskit.testing` is where users find it.
+
+PYTEST_DONT_REWRITE: as losskit brings a plugin, pytest would add what it knows about each assert to the messages.
+"""
 
 from __future__ import annotations
 

@@ -155,6 +155,8 @@ def _class_problems(name: str, value: Any, feature: FeatureContext) -> Iterator[
         suggestion, only = suggested(label, missing) if index < _MAX_SUGGESTIONS else (None, None)
         message = f"names the class {cut(label)}, which the feature does not have"
         yield Problem(name, message, "LK206", steps=(label,), suggestion=suggestion, cure=only, help=allowed)
+        # A misspelt class is one mistake, not a class too many and another too few.
+        missing = [other for other in missing if other != suggestion]
     if missing:
         noun = "class" if len(missing) == 1 else "classes"
         yield Problem(name, f"has no value for the {noun} {listing(map(cut, missing))}", "LK206")

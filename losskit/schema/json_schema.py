@@ -5,6 +5,7 @@ What it cannot express exactly is a TypeError: a schema that is weaker than the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import marshmallow
@@ -30,8 +31,12 @@ _SCALARS: dict[type, str] = {
 _LENGTH_KEYWORDS = {"array": "Items", "object": "Properties", "string": "Length"}
 
 
-def loss_schema(config_cls: type[BaseLossConfig], names: list[str], description: str) -> Schema:
+def loss_schema(
+    config_cls: type[BaseLossConfig], names: list[str], description: str, roles: Sequence[str] = ()
+) -> Schema:
     """The JSON Schema of one loss, registered as `names[0]` with the others as aliases.
+
+    `roles` are what it takes, which `inputs` may rename.
 
     Raises:
         TypeError: a field or a validator has no exact form in JSON Schema, or a default breaks its own limits.
@@ -45,6 +50,8 @@ def loss_schema(config_cls: type[BaseLossConfig], names: list[str], description:
             properties[name] = setting_schema(declared[name])
         except TypeError as error:
             raise TypeError(f"{config_cls.__name__}.{name}: {error}") from None
+    if roles:
+        properties["inputs"]["properties"] = dict.fromkeys(roles, properties["inputs"]["additionalProperties"])
     for old, new in config_cls.renamed_settings.items():
         if old in properties or new not in properties:
             raise TypeError(f"{config_cls.__name__}.renamed_settings: {old!r} must be no setting, and {new!r} one")

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Writes the schema, or compares it with a file."""
     import_plugins(options.plugin)
-    text = _text(options.draft)
+    text = schema_text(options.draft)
     if options.check:
         path = Path(options.output or "losskit.schema.json")
         if not path.is_file():
@@ -46,7 +46,8 @@ def run(options: argparse.Namespace) -> int:
     return EXIT_OK
 
 
-def _text(draft: str) -> str:
+def schema_text(draft: str = "7") -> str:
+    """The schema of configs with all losses that are known."""
     entries = registry.entries()
     warn_of_plugins()
     if draft == "7" and all(entry.is_built_in for entry in entries):

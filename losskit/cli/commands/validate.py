@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "paths",
         nargs="*",
         metavar="PATH",
-        help="files, folders (all *.yaml, *.yml and *.json below, nothing hidden) or patterns; `-` is standard input; "
+        help="files, folders (all *.yaml, *.yml and *.json below, nothing hidden and no schemas) or patterns; `-` is standard input; "
         "without any, the current folder",
     )
     show = parser.add_argument_group("what is shown")
@@ -69,10 +69,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--at", metavar="PATH", help="where in each file the losses stand, such as model_config.visual_bert.losses"
     )
     add_plugin_argument(files)
-    cures = parser.add_argument_group("what is done").add_mutually_exclusive_group()
+    done = parser.add_argument_group("what is done")
+    cures = done.add_mutually_exclusive_group()
     cures.add_argument("--fix", action="store_true", help="make the cures that are safe")
     cures.add_argument("--diff", action="store_true", help="show what --fix would change, and change nothing")
-    cures.add_argument(
+    done.add_argument(
         "--smoke", action="store_true", help="also build each loss and train it for a step on made-up data; needs torch"
     )
     ends = parser.add_argument_group("exit code")

@@ -5,12 +5,13 @@
 #    source ~/.local/share/bash_completion/losskit
 # See also: https://github.com/scop/bash-completion/blob/main/doc/configuration.md
 
-_shtab_losskit_subparsers=(validate list show schema explain plot completion)
+_shtab_losskit_subparsers=(validate list show schema init explain plot completion)
 
 _shtab_losskit_validate_option_strings=(-h --help --output-format -o --output --select --ignore -q --quiet -v --verbose --color --exclude --force-exclude --only-configs --stdin-filename --at --plugin --fix --diff --smoke --allow-empty --strict --exit-zero)
 _shtab_losskit_list_option_strings=(-h --help --feature --format --color --plugin)
 _shtab_losskit_show_option_strings=(-h --help --format --color --plugin)
 _shtab_losskit_schema_option_strings=(-h --help -o --output --check --draft --plugin)
+_shtab_losskit_init_option_strings=(-h --help --github --gitlab --pre-commit)
 _shtab_losskit_explain_option_strings=(-h --help --all --format --color)
 _shtab_losskit_plot_option_strings=(-h --help --set --feature --what -o --output --color --plugin)
 _shtab_losskit_completion_option_strings=(-h --help)
@@ -25,6 +26,7 @@ _shtab_losskit_validate___exclude_COMPGEN=_shtab_compgen_files
 _shtab_losskit_show_pos_0_COMPGEN=_losskit_losses
 _shtab_losskit_schema__o_COMPGEN=_shtab_compgen_files
 _shtab_losskit_schema___output_COMPGEN=_shtab_compgen_files
+_shtab_losskit_init_pos_0_COMPGEN=_shtab_compgen_dirs
 _shtab_losskit_explain_pos_0_COMPGEN=_losskit_code
 _shtab_losskit_plot_pos_0_COMPGEN=_losskit_losses
 _shtab_losskit_plot__o_COMPGEN=_shtab_compgen_files
@@ -44,7 +46,7 @@ _shtab_losskit_plot___feature_choices=(anomaly audio binary category category_di
 _shtab_losskit_plot___what_choices=(value gradient both)
 _shtab_losskit_plot___color_choices=(auto always never)
 _shtab_losskit_completion_pos_0_choices=(bash zsh fish)
-_shtab_losskit_pos_0_choices=(validate list show schema explain plot completion)
+_shtab_losskit_pos_0_choices=(validate list show schema init explain plot completion)
 
 _shtab_losskit_validate_pos_0_nargs='*'
 _shtab_losskit_validate__h_nargs=0
@@ -68,6 +70,11 @@ _shtab_losskit_show___help_nargs=0
 _shtab_losskit_schema__h_nargs=0
 _shtab_losskit_schema___help_nargs=0
 _shtab_losskit_schema___check_nargs=0
+_shtab_losskit_init__h_nargs=0
+_shtab_losskit_init___help_nargs=0
+_shtab_losskit_init___github_nargs=0
+_shtab_losskit_init___gitlab_nargs=0
+_shtab_losskit_init___pre_commit_nargs=0
 _shtab_losskit_explain__h_nargs=0
 _shtab_losskit_explain___help_nargs=0
 _shtab_losskit_explain___all_nargs=0

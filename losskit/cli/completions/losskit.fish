@@ -68,7 +68,7 @@ function _shtab_losskit_using
   test "$_shtab_losskit_cmdpath" = "$argv"
 end
 
-set -g _shtab_losskit_commands validate list show schema explain plot completion
+set -g _shtab_losskit_commands validate list show schema init explain plot completion
 set -g _shtab_losskit_opts_with_value --at --color --draft --exclude --feature --format --ignore --output --output-format --plugin --select --set --stdin-filename --what -o
 
 complete -c losskit -e
@@ -97,7 +97,7 @@ complete -c losskit -n '_shtab_losskit_using validate' -l smoke -d 'also build e
 complete -c losskit -n '_shtab_losskit_using validate' -l allow-empty -d 'finding no file with losses is not an error'
 complete -c losskit -n '_shtab_losskit_using validate' -l strict -d 'warnings fail too'
 complete -c losskit -n '_shtab_losskit_using validate' -l exit-zero -d 'exit with 0 even if there are errors'
-complete -c losskit -n '_shtab_losskit_using validate; and test $_shtab_losskit_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'files, folders (all *.yaml, *.yml and *.json below, nothing hidden) or patterns; `-` is standard input; without any, the current folder'
+complete -c losskit -n '_shtab_losskit_using validate; and test $_shtab_losskit_npos -ge 0' -ka "(__fish_complete_path (commandline -ct))" -d 'files, folders (all *.yaml, *.yml and *.json below, nothing hidden and no schemas) or patterns; `-` is standard input; without any, the current folder'
 complete -c losskit -n '_shtab_losskit_using; and test $_shtab_losskit_npos -eq 0' -a list -d 'List the losses.'
 complete -c losskit -n '_shtab_losskit_using list' -s h -l help -d 'show this help message and exit'
 complete -c losskit -n '_shtab_losskit_using list' -l feature -xka "anomaly audio binary category category_distribution image number sequence set text timeseries vector" -d 'only the losses for a feature type: anomaly, audio, binary, category, category_distribution, image, number, sequence, set, text, timeseries, vector'
@@ -116,6 +116,12 @@ complete -c losskit -n '_shtab_losskit_using schema' -s o -l output -xka "(__fis
 complete -c losskit -n '_shtab_losskit_using schema' -l check -d 'do not write; exit with 1 if FILE (losskit.schema.json without -o) is out of date'
 complete -c losskit -n '_shtab_losskit_using schema' -l draft -xka "7 2020-12" -d 'the draft of JSON Schema'
 complete -c losskit -n '_shtab_losskit_using schema' -l plugin -x -d 'import MODULE first, which registers losses of its own; may be repeated'
+complete -c losskit -n '_shtab_losskit_using; and test $_shtab_losskit_npos -eq 0' -a init -d 'Write a first config, and what checks it before a commit and in CI.'
+complete -c losskit -n '_shtab_losskit_using init' -s h -l help -d 'show this help message and exit'
+complete -c losskit -n '_shtab_losskit_using init' -l github -d 'also .github/workflows/losskit.yml, at the top of the repository'
+complete -c losskit -n '_shtab_losskit_using init' -l gitlab -d 'also .gitlab-ci.yml, at the top of the repository'
+complete -c losskit -n '_shtab_losskit_using init' -l pre-commit -d 'also .pre-commit-config.yaml, at the top of the repository'
+complete -c losskit -n '_shtab_losskit_using init; and test $_shtab_losskit_npos -eq 0' -ka "(__fish_complete_directories)" -d 'where the config goes; made if missing'
 complete -c losskit -n '_shtab_losskit_using; and test $_shtab_losskit_npos -eq 0' -a explain -d 'Say what a code such as LK201 means.'
 complete -c losskit -n '_shtab_losskit_using explain' -s h -l help -d 'show this help message and exit'
 complete -c losskit -n '_shtab_losskit_using explain' -l all -d 'list all codes'

@@ -12,6 +12,7 @@ _shtab_losskit_commands() {
   local _commands=(
     completion:'Print the script by which a shell completes losskit.'
     explain:'Say what a code such as LK201 means.'
+    init:'Write a first config, and what checks it before a commit and in CI.'
     list:'List the losses.'
     plot:'Draw losses and their gradients.'
     schema:'Write the JSON Schema of config files.'
@@ -47,6 +48,17 @@ _shtab_losskit_explain_options=(
 
 # guard to ensure default positional specs are added only once per session
 _shtab_losskit_explain_defaults_added=0
+
+_shtab_losskit_init_options=(
+  "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--github[also .github\/workflows\/losskit.yml, at the top of the repository]"
+  "--gitlab[also .gitlab-ci.yml, at the top of the repository]"
+  "--pre-commit[also .pre-commit-config.yaml, at the top of the repository]"
+  ":where the config goes\; made if missing:_files -/"
+)
+
+# guard to ensure default positional specs are added only once per session
+_shtab_losskit_init_defaults_added=0
 
 _shtab_losskit_list_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
@@ -116,7 +128,7 @@ _shtab_losskit_validate_options=(
   "--allow-empty[finding no file with losses is not an error]"
   "--strict[warnings fail too]"
   "--exit-zero[exit with 0 even if there are errors]"
-  "*:files, folders (all \*.yaml, \*.yml and \*.json below, nothing hidden) or patterns\; \`-\` is standard input\; without any, the current folder:_files"
+  "*:files, folders (all \*.yaml, \*.yml and \*.json below, nothing hidden and no schemas) or patterns\; \`-\` is standard input\; without any, the current folder:_files"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -143,6 +155,7 @@ _shtab_losskit() {
       case $line[1] in
         completion) _arguments -C -s $_shtab_losskit_completion_options ;;
         explain) _arguments -C -s $_shtab_losskit_explain_options ;;
+        init) _arguments -C -s $_shtab_losskit_init_options ;;
         list) _arguments -C -s $_shtab_losskit_list_options ;;
         plot) _arguments -C -s $_shtab_losskit_plot_options ;;
         schema) _arguments -C -s $_shtab_losskit_schema_options ;;
