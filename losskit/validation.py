@@ -14,7 +14,16 @@ from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from losskit.config import Document, Path, read
-from losskit.constants import DEFAULT_LOSSES, FEATURE_KEYS, FEATURE_TYPES, FEATURES_KEY, FOREIGN_KEYS, LOSSES_KEY
+from losskit.constants import (
+    CATEGORY,
+    CATEGORY_DISTRIBUTION,
+    DEFAULT_LOSSES,
+    FEATURE_KEYS,
+    FEATURE_TYPES,
+    FEATURES_KEY,
+    FOREIGN_KEYS,
+    LOSSES_KEY,
+)
 from losskit.diagnostics import WARNING, ConfigError, Diagnostic, cut, has_errors, in_order, quoting, show
 from losskit.loss_checker import MAX_PROBLEMS, FoundLoss, LossChecker, TooManyProblemsError
 from losskit.registry import Registry, registry
@@ -286,6 +295,11 @@ class Validation:
         if isinstance(feature_type, str) and not known:
             self._report_unknown_type(feature_type, (*path, "type"))
         num_classes, classes = self._check_classes(feature, path)
+        if num_classes == 1 and feature_type in (CATEGORY, CATEGORY_DISTRIBUTION):
+            where = (*path, "classes" if "classes" in feature else "num_classes")
+            message = f"a {feature_type} feature of a single class leaves nothing to learn: its loss is always 0"
+            help = "count all classes; for yes or no, use a binary feature"
+            self._checker.report("LK207", where, message, help=help)
         context = FeatureContext(str(feature_type) if known else None, num_classes, classes)
         if "loss" in feature:
             found = self._checker.check(feature["loss"], (*path, "loss"), context)

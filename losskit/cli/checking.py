@@ -48,7 +48,7 @@ class Options:
         if _COMMENT_MARK in document.text:
             from losskit.cli.silencing import silenced
 
-            diagnostics = silenced(diagnostics, document.lines, document.name or "")
+            diagnostics = silenced(diagnostics, document.lines, document.name or "", smoke=self.smoke)
         return [d for d in diagnostics if self.selection is None or self.selection.shows(d.code)]
 
 
@@ -126,9 +126,10 @@ def _check_thoroughly(document: Document, name: str, options: Options, is_named:
             validation = Validation(document, at=options.at)
     diagnostics: list[Diagnostic] = validation.diagnostics
     if options.smoke and document.data is not None:
+        from losskit.diagnostics import in_order
         from losskit.smoke import smoke_test
 
-        diagnostics = [*diagnostics, *smoke_test(validation)]
+        diagnostics = in_order([*diagnostics, *smoke_test(validation)])
     diagnostics = options.shown(diagnostics, document)
     is_unreadable = any(d.code in _UNREADABLE for d in diagnostics)
     outcome = Outcome(FileReport(name, diagnostics, document.lines if diagnostics else ()), unreadable=is_unreadable)

@@ -69,7 +69,7 @@ class MultiTaskLoss(nn.Module):
         else:
             targets = {} if targets is None else targets
             self._check_features("predictions", predictions, self._references)
-            self._check_features("targets", targets, [])
+            self._check_features("targets", targets, self._references)
         total: Tensor | None = None
         parts: dict[str, Tensor] = {}
         for term, key, loss in zip(self._terms, self.keys, self.losses, strict=True):

@@ -37,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "paths",
         nargs="*",
         metavar="PATH",
-        help="files, folders (all *.yaml, *.yml and *.json below, nothing hidden and no schemas) or patterns; `-` is standard input; "
-        "without any, the current folder",
+        help="files, folders (all *.yaml, *.yml and *.json below, nothing hidden and no schemas) or patterns; `-` is "
+        "standard input; without any, the current folder",
     )
     show = parser.add_argument_group("what is shown")
     show.add_argument(
