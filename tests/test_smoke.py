@@ -156,8 +156,8 @@ def test_an_adaptive_softmax_keeps_the_width_that_its_clusters_need():
 
 
 def test_one_class_is_no_choice_to_learn():
-    message = the_message("softmax_cross_entropy", "category", num_classes=1)
-    assert message == "`softmax_cross_entropy` has a gradient of 0 everywhere, so nothing is learned"
+    message = the_message("sequence_softmax_cross_entropy", "sequence", num_classes=1)
+    assert message == "`sequence_softmax_cross_entropy` has a gradient of 0 everywhere, so nothing is learned"
 
 
 # The sum of all losses
