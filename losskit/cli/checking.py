@@ -40,6 +40,12 @@ class Options:
         self.smoke = smoke
         self.only_configs = only_configs
 
+    def with_smoke(self) -> Options:
+        """The same, with a smoke test of each config."""
+        return Options(
+            at=self.at, selection=self.selection, fixes=self.fixes, smoke=True, only_configs=self.only_configs
+        )
+
     def shown(self, diagnostics: Sequence[Diagnostic], document: Document) -> list[Diagnostic]:
         """The problems that neither a comment nor an option silences."""
         # What ended the reading of a file cannot be silenced: nobody knows what stands behind it.
