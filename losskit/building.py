@@ -9,14 +9,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from losskit.config import Document
-from losskit.registry import registry
+from losskit.registry import LossEntry, registry
 from losskit.schema.base import BaseLossConfig, FeatureContext, LossesConfig
 from losskit.validation import Validation, load, plain
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from losskit.modules.multi_task import MultiTaskLoss
+    from losskit.modules.multi_task import MultiTaskLoss, Term
 
 
 def create_loss(
@@ -50,7 +50,7 @@ def create_loss(
     source = plain({**loss, **settings})
     validation = Validation(Document(source), loss_of=FeatureContext(feature_type))
     (config,) = validation.config().features[0].losses
-    _require_torch("create_loss")
+    require_torch("create_loss")
     return module_of(config, FeatureContext(feature_type))
 
 
@@ -71,39 +71,48 @@ def build(
         OSError: the file cannot be read.
     """
     config = source if isinstance(source, LossesConfig) else load(source, text=text, name=name, at=at)
-    _require_torch("build")
-    from losskit.modules.multi_task import MultiTaskLoss, Term
+    require_torch("build")
+    from losskit.modules.multi_task import MultiTaskLoss
 
     terms = []
     for feature in config.features:
         for loss in feature.losses:
             entry = registry.get(loss.type, feature.type)
-            module = module_of(loss, feature.context)
-            terms.append(
-                Term(
-                    feature.name,
-                    loss.name or entry.name,
-                    module,
-                    entry.inputs,
-                    entry.targets,
-                    entry.optional_inputs,
-                    entry.optional_targets,
-                    loss.weight,
-                    loss.inputs,
-                )
-            )
+            terms.append(term_of(entry, loss, feature.name, module_of(loss, feature.context, entry)))
     return MultiTaskLoss(terms)
 
 
-def module_of(config: BaseLossConfig, feature: FeatureContext) -> nn.Module:
-    """The module of one loss with the settings of its config."""
+def module_of(config: BaseLossConfig, feature: FeatureContext, entry: LossEntry | None = None) -> nn.Module:
+    """The module of one loss with the settings of its config; `entry` is the loss, where it is known already."""
     from losskit.modules.base import for_feature
 
-    entry = registry.get(config.type, feature.type)
+    entry = entry or registry.get(config.type, feature.type)
     return for_feature(entry.module.load()(**config.settings(feature)), feature.type)
 
 
-def _require_torch(what: str) -> None:
+def term_of(entry: LossEntry, config: BaseLossConfig, feature: str | None, module: nn.Module) -> Term:
+    """The part that one loss is of the sum of all losses."""
+    from losskit.modules.multi_task import Term
+
+    return Term(
+        feature,
+        config.name or entry.name,
+        module,
+        entry.inputs,
+        entry.targets,
+        entry.optional_inputs,
+        entry.optional_targets,
+        config.weight,
+        config.inputs,
+    )
+
+
+def require_torch(what: str) -> None:
+    """Says how to install torch where it is missing.
+
+    Raises:
+        ImportError: torch is not installed.
+    """
     if importlib.util.find_spec("torch") is None:
         message = f'{what} needs torch, which is not installed: pip install "losskit[torch]"'
         raise ImportError(message, name="torch")

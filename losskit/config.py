@@ -183,7 +183,7 @@ def read(source: str | bytes, name: str | None = None) -> Document:
     Where the text cannot be read to its end, `data` is None.
     """
     document = Document(None, name)
-    if len(source) > MAX_BYTES:
+    if len(source) > MAX_BYTES or len(_bytes(source)) > MAX_BYTES:
         return _refused(
             document, "LK005", f"the file is longer than {MAX_BYTES:,} bytes, the most that a config may have"
         )
@@ -192,8 +192,9 @@ def read(source: str | bytes, name: str | None = None) -> Document:
         try:
             source = source.decode()
         except UnicodeDecodeError as error:
+            before = error.object[: error.start].decode()
             message = f"not UTF-8 text: byte 0x{source[error.start]:02x}"
-            return _refused(document, "LK008", message, *_end_of(source[: error.start].decode()))
+            return _refused(document, "LK008", message, *_end_of(before.removeprefix("\ufeff")))
     document.text = source = source.removeprefix("\ufeff")
     bad = [] if is_plain else [source.index(char) for char in set(source) if not _is_printable(char)]
     if bad:
@@ -218,6 +219,10 @@ def read(source: str | bytes, name: str | None = None) -> Document:
     if document.data is None and not document.diagnostics:
         _refused(document, "LK009", "the config is empty")
     return document
+
+
+def _bytes(source: str | bytes) -> bytes:
+    return source if isinstance(source, bytes) else source.encode("utf-8", "surrogatepass")
 
 
 def _end_of(text: str) -> tuple[int, int]:

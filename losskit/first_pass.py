@@ -104,7 +104,8 @@ class _Look:
             if len(set(classes)) != len(classes) or self.count not in (None, len(classes)):
                 return False
             self.count = len(classes)
-        return True
+        # Of a single class there may be nothing to learn.
+        return self.count != 1
 
     def at_losses(self, losses: list[Any]) -> bool:
         names = [loss["name"] for loss in losses if isinstance(loss, dict) and isinstance(loss.get("name"), str)]
@@ -114,8 +115,8 @@ class _Look:
         """Whether the loss is there for the feature type, and its rules are content with its defaults."""
         if not isinstance(name, str) or name not in NAMES:
             return False
-        feature_types, _, ruled, _, _, is_fine = LOSSES[NAMES[name]]
-        return is_fine and (self.kind is None or self.kind in feature_types) and not (ruled and self.count == 1)
+        feature_types, *_, is_fine = LOSSES[NAMES[name]]
+        return is_fine and (self.kind is None or self.kind in feature_types)
 
     def at_loss(self, loss: Any) -> bool:
         if isinstance(loss, str):

@@ -41,6 +41,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "pattern; may be repeated",
     )
     group.addoption("--losskit-strict", action="store_true", help="warnings about configs fail too")
+    group.addoption(
+        "--losskit-smoke",
+        action="store_true",
+        help="also build each loss of the configs and train it for a step on made-up data; needs torch",
+    )
     parser.addini(INI, "configs that are checked where pytest is given no paths, as with testpaths", "paths", [])
 
 
@@ -123,6 +128,12 @@ class ConfigFile(pytest.File):
             item.report = report
             yield item
 
+    def smoke_report(self) -> FileReport | None:
+        """What is wrong with the file, also when its losses are trained for a step."""
+        from losskit.cli.checking import check_file
+
+        return check_file(self.found, self.configs.options.with_smoke()).report
+
 
 class ConfigItem(pytest.Item):
     """The test of a config; it fails with the report that `losskit validate` prints."""
@@ -137,6 +148,10 @@ class ConfigItem(pytest.Item):
         """Fails where there are errors; warnings are warnings of pytest."""
         from losskit.diagnostics import has_errors
 
+        if self.config.getoption("--losskit-smoke"):
+            # Not when tests are collected: it imports torch, and takes as long as tests do.
+            assert isinstance(self.parent, ConfigFile)
+            self.report = self.parent.smoke_report() or self.report
         diagnostics = self.report.diagnostics
         if has_errors(diagnostics) or (diagnostics and self.config.getoption("--losskit-strict")):
             raise _WrongConfigError

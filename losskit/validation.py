@@ -10,11 +10,19 @@ import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from losskit.config import MAX_PROBLEMS, Document, Path, Uncollected, read
-from losskit.constants import DEFAULT_LOSSES, FEATURE_KEYS, FEATURE_TYPES, FEATURES_KEY, FOREIGN_KEYS, LOSSES_KEY
+from losskit.config import MAX_BYTES, MAX_PROBLEMS, Document, Path, Uncollected, read
+from losskit.constants import (
+    CATEGORY,
+    CATEGORY_DISTRIBUTION,
+    DEFAULT_LOSSES,
+    FEATURE_KEYS,
+    FEATURE_TYPES,
+    FEATURES_KEY,
+    FOREIGN_KEYS,
+    LOSSES_KEY,
+)
 from losskit.diagnostics import WARNING, ConfigError, Diagnostic, cut, has_errors, in_order, quoting, show
 from losskit.loss_checker import FoundLoss, LossChecker, TooManyProblemsError
 from losskit.registry import Registry, registry
@@ -25,6 +33,8 @@ if TYPE_CHECKING:
 
 # Keys that may be misspelt ones, of which so many are compared letter by letter.
 _MAX_COMPARED = 1000
+# Of a config that is given as a mapping; more than in a file, since lists may come out of counting.
+_MAX_VALUES = 1_000_000
 _TYPES_HELP = f"feature types: {', '.join(FEATURE_TYPES)}"
 
 
@@ -78,7 +88,9 @@ def document_of(
         if isinstance(source, str) and "\n" in source:
             raise TypeError("the source is no path but looks like YAML; pass it as text=")
         try:
-            return read(FilePath(source).read_bytes(), name or os.fspath(source))
+            with open(source, "rb") as file:
+                # One byte more than allowed is enough to refuse it, however long it is.
+                return read(file.read(MAX_BYTES + 1), name or os.fspath(source))
         except FileNotFoundError:
             if isinstance(source, str) and ": " in source:
                 raise TypeError("there is no such file, but the source looks like YAML; pass it as text=") from None
@@ -86,15 +98,28 @@ def document_of(
     return Document(plain(source), name)
 
 
-def plain(value: Any, depth: int = 0) -> Any:
-    """Mappings and sequences of any kind as dict and list; OmegaConf's containers with their references resolved."""
+def plain(value: Any) -> Any:
+    """Mappings and sequences of any kind as dict and list; OmegaConf's containers with their references resolved.
+
+    Raises:
+        ValueError: it contains itself, or is larger than any config.
+    """
+    return _plain(value, 0, [_MAX_VALUES])
+
+
+def _plain(value: Any, depth: int, left: list[int]) -> Any:
     if depth > 100:
         raise ValueError("the config is nested deeper than 100 levels, or contains itself")
+    if isinstance(value, (Mapping, Sequence)) and not isinstance(value, (str, bytes)):
+        # A list that holds another one many times, and so on, would never end.
+        left[0] -= len(value)
+        if left[0] < 0:
+            raise ValueError(f"the config has more than {_MAX_VALUES:,} values")
     if isinstance(value, Mapping):
-        return {str(key): plain(_item(value, key), depth + 1) for key in value}
+        return {str(key): _plain(_item(value, key), depth + 1, left) for key in value}
     # OmegaConf's ListConfig is a Sequence, and no list.
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
-        return [plain(_item(value, index), depth + 1) for index in range(len(value))]
+        return [_plain(_item(value, index), depth + 1, left) for index in range(len(value))]
     if isinstance(value, int) and value.bit_length() > 1024:
         return math.inf  # no float can hold it, and beyond some length Python refuses to print it
     # Arrays, tensors and their numbers, as they come out of counting classes.
@@ -112,7 +137,9 @@ def _item(container: Any, key: Any) -> Any:
         return omegaconf.OmegaConf.to_container(container, resolve=False)[key]
 
 
-class _Feature(NamedTuple):
+class FoundFeature(NamedTuple):
+    """A feature of the config, or a list of losses without one, and what it says of them."""
+
     name: str | None
     context: FeatureContext
     losses: list[FoundLoss]
@@ -133,7 +160,7 @@ class Validation:
         self.document = document
         self.registry = registry
         self.has_losses = False  # whether the document says anything about losses, right or wrong
-        self._features: list[_Feature] = []
+        self.features: list[FoundFeature] = []  # with the losses whose names are known
         # What keys look like, and each context once, so that the losses of an alias are checked once for all features
         # that are alike.
         self._near_misses: dict[tuple[str, tuple[str, ...]], list[str]] = {}
@@ -158,7 +185,7 @@ class Validation:
     @property
     def losses(self) -> list[list[FoundLoss]]:
         """The losses of each feature, as far as their names are known."""
-        return [feature.losses for feature in self._features]
+        return [feature.losses for feature in self.features]
 
     def config(self) -> LossesConfig:
         """The typed config.
@@ -171,7 +198,7 @@ class Validation:
         if has_errors(self.diagnostics):
             raise ConfigError(self.diagnostics)
         features: list[FeatureConfig] = []
-        for feature in self._features:
+        for feature in self.features:
             losses = tuple(found.load() for found in feature.losses)
             context = feature.context
             features.append(FeatureConfig(feature.name, context.type, losses, context.num_classes, context.classes))
@@ -182,7 +209,7 @@ class Validation:
             self._report_unknown_type(context.type, ())
             return
         found = self._checker.check(self.document.data, (), context)
-        self._features.append(_Feature(None, context, found))
+        self.features.append(FoundFeature(None, context, found))
 
     # Where the losses stand
 
@@ -300,6 +327,11 @@ class Validation:
         if isinstance(feature_type, str) and not known:
             self._report_unknown_type(feature_type, (*path, "type"))
         num_classes, classes = self._check_classes(feature, path)
+        if num_classes == 1 and feature_type in (CATEGORY, CATEGORY_DISTRIBUTION):
+            where = (*path, "classes" if "classes" in feature else "num_classes")
+            message = f"a {feature_type} feature of a single class leaves nothing to learn: its loss is always 0"
+            help = "count all classes; for yes or no, use a binary feature"
+            self._checker.report("LK207", where, message, help=help)
         context = FeatureContext(str(feature_type) if known else None, num_classes, classes, self._speller)
         context = self._contexts.setdefault(context, context)
         if "loss" in feature:
@@ -308,7 +340,7 @@ class Validation:
             found = self._default_loss(context.type, path, context)
         else:
             found = []
-        self._features.append(_Feature(name if isinstance(name, str) else None, context, found))
+        self.features.append(FoundFeature(name if isinstance(name, str) else None, context, found))
 
     def _report_unknown_type(self, feature_type: str, path: Path) -> None:
         suggestion, cure = suggested(feature_type, FEATURE_TYPES)
@@ -363,7 +395,7 @@ class Validation:
         # Other tools call other lists so: a training history is one of numbers.
         self.has_losses |= any(isinstance(loss, str) or (isinstance(loss, dict) and "type" in loss) for loss in losses)
         context = FeatureContext()
-        self._features.append(_Feature(None, context, self._checker.check(losses, path, context)))
+        self.features.append(FoundFeature(None, context, self._checker.check(losses, path, context)))
 
 
 def _child(data: Any, step: str) -> str | int | None:

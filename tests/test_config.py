@@ -43,7 +43,7 @@ HAZARDS = {
     "comment only": ("# nothing\n", "LK009", 1, 1, "empty"),
     "null": ("---\n", "LK009", 1, 1, "empty"),
     "merge of a scalar": ("a:\n  <<: 3\n", "LK010", 2, 7, "`<<` takes a mapping"),
-    "latin-1": ("a: größe\n".encode("latin-1"), "LK008", 1, 1, "not UTF-8"),
+    "latin-1": ("a: größe\n".encode("latin-1"), "LK008", 1, 6, "not UTF-8"),
     "utf-16": ("a: 1\n".encode("utf-16"), "LK008", 1, 1, "not UTF-8"),
     "too large": (b"#" * (MAX_BYTES + 1), "LK005", 1, 1, "1,048,576 bytes"),
 }

@@ -335,3 +335,9 @@ def test_settings_without_a_type_are_those_of_the_default_loss():
     total, parts = criterion({"x": torch.tensor([[3.0]])}, {"x": torch.zeros(1, 1)})
     assert parts == {"x/huber": F.huber_loss(torch.tensor(3.0), torch.tensor(0.0), delta=0.5)}
     assert total == 2 * parts["x/huber"]
+
+
+def test_targets_may_be_those_of_what_is_no_feature():
+    text = "output_features: [{name: a, type: number, loss: {type: huber, inputs: {targets: b.c}}}]"
+    total, _ = losskit.build(text=text)({"a": torch.zeros(2)}, {"b": {"c": torch.ones(2)}})
+    assert total == 0.5

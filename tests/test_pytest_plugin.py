@@ -320,3 +320,19 @@ def test_compiled():
 """
     )
     pytester.runpytest_subprocess().assert_outcomes(passed=2)
+
+
+def test_configs_may_be_trained_for_a_step(pytester):
+    pytester.makeconftest(
+        "from losskit import register_loss\n"
+        "@register_loss('logarithmic', ['number'])\n"
+        "def logarithmic(predictions, targets):\n"
+        "    '''Takes the logarithm of what may be negative.'''\n"
+        "    return (predictions.log() - targets).abs().mean()\n"
+    )
+    (pytester.path / "log.yaml").write_text(GOOD.replace("huber", "logarithmic"))
+    arguments = ("--losskit", "log.yaml", "--losskit", "configs/good.yaml", "-m", "losskit")
+    pytester.runpytest_subprocess(*LOADED, *arguments).assert_outcomes(passed=2, deselected=1)
+    result = pytester.runpytest_subprocess(*LOADED, *arguments, "--losskit-smoke")
+    result.assert_outcomes(passed=1, failed=1, deselected=1)
+    result.stdout.fnmatch_lines(["*error?LK501?: `logarithmic` *"])

@@ -378,3 +378,9 @@ def test_progress_makes_room_for_other_output():
 def test_summary_in_words():
     assert command._plural(1, "file") == "1 file"
     assert command._plural(12345, "file") == "12,345 files"
+
+
+def test_a_comment_may_wait_for_the_smoke_test(capsys, folder):
+    (folder / "c.yaml").write_text("losses:\n  - huber  # losskit: ignore[LK501]\n")
+    assert codes(capsys, "c.yaml", "--strict") == (0, [])
+    assert codes(capsys, "c.yaml", "--strict", "--smoke") == (1, ["LK304"])

@@ -269,3 +269,12 @@ def test_a_name_of_a_loss_in_place_of_its_type_is_told():
 def test_a_near_miss_is_cured_where_what_stands_there_can_only_be_ours(text, cure):
     (problem,) = [d for d in losskit.validate(text=text) if d.code == "LK107"]
     assert [edit.text for edit in problem.edits] == ([cure] if cure else [])
+
+
+@pytest.mark.parametrize("kind", ["category", "category_distribution"])
+@pytest.mark.parametrize("classes", ["num_classes: 1", "classes: [a]"])
+def test_a_single_class_is_nothing_to_learn(kind, classes):
+    (problem,) = losskit.validate(text=f"output_features: [{{name: a, type: {kind}, {classes}}}]")
+    assert (problem.code, problem.path.rpartition(".")[2]) == ("LK207", classes.partition(":")[0])
+    # A mask has one channel.
+    assert losskit.validate(text=f"output_features: [{{name: a, type: image, {classes}, loss: dice}}]") == []

@@ -40,6 +40,12 @@ class Options:
         self.smoke = smoke
         self.only_configs = only_configs
 
+    def with_smoke(self) -> Options:
+        """The same, with a smoke test of each config."""
+        return Options(
+            at=self.at, selection=self.selection, fixes=self.fixes, smoke=True, only_configs=self.only_configs
+        )
+
     def shown(self, diagnostics: Sequence[Diagnostic], document: Document) -> list[Diagnostic]:
         """The problems that neither a comment nor an option silences."""
         # What ended the reading of a file cannot be silenced: nobody knows what stands behind it.
@@ -48,7 +54,7 @@ class Options:
         if _COMMENT_MARK in document.text:
             from losskit.cli.silencing import silenced
 
-            diagnostics = silenced(diagnostics, document.lines, document.name or "")
+            diagnostics = silenced(diagnostics, document.lines, document.name or "", smoke=self.smoke)
         return [d for d in diagnostics if self.selection is None or self.selection.shows(d.code)]
 
 
@@ -130,9 +136,10 @@ def _check_thoroughly(document: Document, name: str, options: Options, is_named:
         document = validation.document
     diagnostics: list[Diagnostic] = validation.diagnostics
     if options.smoke and document.data is not None:
+        from losskit.diagnostics import in_order
         from losskit.smoke import smoke_test
 
-        diagnostics = [*diagnostics, *smoke_test(validation)]
+        diagnostics = in_order([*diagnostics, *smoke_test(validation)])
     diagnostics = options.shown(diagnostics, document)
     is_unreadable = any(d.code in _UNREADABLE for d in diagnostics)
     outcome = Outcome(FileReport(name, diagnostics, document.lines if diagnostics else ()), unreadable=is_unreadable)

@@ -12,7 +12,7 @@ from losskit.spelling import nearest
 
 MARK = "losskit:"
 _COMMENT = re.compile(r"(?:^|(?<=\s))#\s*losskit:\s*ignore\b(?:\[([^\]]*)\])?(?P<rest>.*)")
-UNUSED = "LK304"
+UNUSED, SMOKE = "LK304", "LK501"
 
 
 class Selection:
@@ -47,8 +47,13 @@ def _beginnings(given: Iterable[str]) -> list[str]:
     return found
 
 
-def silenced(diagnostics: Sequence[Diagnostic], lines: Sequence[str], name: str) -> list[Diagnostic]:
-    """The problems that no comment on their line silences, and a warning for each comment that silences nothing."""
+def silenced(
+    diagnostics: Sequence[Diagnostic], lines: Sequence[str], name: str, *, smoke: bool = False
+) -> list[Diagnostic]:
+    """The problems that no comment on their line silences, and a warning for each comment that silences nothing.
+
+    Without `smoke`, nobody looked for what a smoke test finds, so that a comment may wait for it.
+    """
     comments = dict(_comments(lines))
     left = []
     used: set[tuple[int, str]] = set()
@@ -61,7 +66,8 @@ def silenced(diagnostics: Sequence[Diagnostic], lines: Sequence[str], name: str)
     for line, (codes_there, match) in comments.items():
         if len(left) >= len(diagnostics) + MAX_PROBLEMS:
             break  # nobody reads so many
-        unused = [code for code in codes_there or ("",) if (line, code) not in used]
+        waiting = () if smoke else (SMOKE,)
+        unused = [code for code in codes_there or ("",) if (line, code) not in used and code not in waiting]
         if unused:
             left.append(_unused(match, line, [code for code in unused if code], name, is_whole=unused == codes_there))
     return in_order(left)

@@ -9,6 +9,7 @@ from torch import Tensor
 from losskit.constants import AUDIO, SEQUENCE, TEXT
 from losskit.modules import checking
 from losskit.modules.base import AdditiveLoss
+from losskit.modules.batches import USUAL, Example, Sizes
 from losskit.modules.reduction import reduce
 from losskit.modules.shapes import floating, require_tensor
 from losskit.registry import register_loss
@@ -136,10 +137,15 @@ class CtcLoss(AdditiveLoss):
         return torch.full((), len(targets[0]), device=targets[0].device)
 
     @staticmethod
-    def example_batch(feature_type: str, generator: torch.Generator) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    def example_batch(feature_type: str, generator: torch.Generator, sizes: Sizes = USUAL) -> Example:
         """As many steps as samples, so that either may come first; one row's labels do not fit into its steps."""
-        labels = torch.tensor([[1, 2, 1, 2], [1, 1, 1, 1], [2, 2, 1, 2], [2, 1, 2, 1], [1, 2, 2, 2], [1, 1, 2, 1]])
-        return (torch.randn(6, 6, 3, generator=generator),), (labels,)
+        rows = torch.tensor([[1, 2, 1, 2], [1, 1, 1, 1], [2, 2, 1, 2], [2, 1, 2, 1], [1, 2, 2, 2], [1, 1, 2, 1]])
+        # The feature's number of classes may be that of the labels alone.
+        num_classes = max(sizes.classes, sizes.blank + 1, 2)
+        labels = [label for label in range(num_classes) if label != sizes.blank]
+        # Where there is one label, repeats would leave no row that fits.
+        ids = torch.tensor(labels[:2])[rows - 1] if len(labels) > 1 else torch.full((6, 3), labels[0])
+        return (torch.randn(6, 6, num_classes, generator=generator),), (ids,)
 
 
 def _require_shapes(logits: Tensor, targets: Tensor, layout: str) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from losskit.constants import ATTENTIONS, VECTOR
 from losskit.modules.base import AdditiveLoss
+from losskit.modules.batches import USUAL, Example, Sizes
 from losskit.modules.binary import cross_entropy_of_probabilities, read_probabilities
 from losskit.modules.reduction import WITH_BATCHMEAN
 from losskit.registry import register_loss
@@ -46,9 +47,9 @@ class AttentionSupervisionLoss(AdditiveLoss):
         return ATTENTIONS
 
     @staticmethod
-    def example_batch(feature_type: str, generator: torch.Generator) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Two distributions over five places."""
-        attentions, targets = torch.randn(2, 6, 5, generator=generator).softmax(-1)
+    def example_batch(feature_type: str, generator: torch.Generator, sizes: Sizes = USUAL) -> Example:
+        """Two distributions over some places."""
+        attentions, targets = torch.randn(2, 6, sizes.dimensions, generator=generator).softmax(-1)
         return (attentions,), (targets,)
 
     def forward(self, attentions: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor
 from losskit.constants import BINARY, IMAGE, PROBABILITIES, SET
 from losskit.modules import checking
 from losskit.modules.base import AdditiveLoss, ClassAxisMixin
+from losskit.modules.batches import USUAL, Example, Sizes
 from losskit.modules.reduction import WITH_BATCHMEAN, reduce, reduced_by_torch
 from losskit.modules.shapes import alike, along, class_constant, floating, require_alike, without_autocast
 from losskit.registry import register_loss
@@ -287,9 +288,9 @@ class BceLoss(AdditiveLoss, LabelAxisMixin):
         return PROBABILITIES
 
     @staticmethod
-    def example_batch(feature_type: str, generator: torch.Generator) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    def example_batch(feature_type: str, generator: torch.Generator, sizes: Sizes = USUAL) -> Example:
         """Probabilities away from 0 and 1, and soft labels."""
-        shape = {SET: (6, 3), IMAGE: (6, 3, 4, 4)}.get(feature_type, (6,))
+        shape = {SET: (6, sizes.classes), IMAGE: (6, sizes.classes, 4, 4)}.get(feature_type, (6,))
         probabilities = torch.rand(shape, generator=generator) * 0.8 + 0.1
         return (probabilities,), (torch.rand(shape, generator=generator),)
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from losskit.constants import CATEGORY_DISTRIBUTION, LOG_PROBABILITIES, SET, VECTOR
 from losskit.modules import checking
 from losskit.modules.base import AdditiveLoss, ClassAxisMixin, Loss, RowsLoss
+from losskit.modules.batches import USUAL, Example, Sizes
 from losskit.modules.binary import finite_logits, read_labels
 from losskit.modules.reduction import WITH_BATCHMEAN, reduce, reduced_by_torch
 from losskit.modules.shapes import floating, require_alike, require_last_axis
@@ -81,9 +82,9 @@ class KlDivLoss(AdditiveLoss, ClassAxisMixin):
         return LOG_PROBABILITIES
 
     @staticmethod
-    def example_batch(feature_type: str, generator: torch.Generator) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    def example_batch(feature_type: str, generator: torch.Generator, sizes: Sizes = USUAL) -> Example:
         """Two distributions, also for vectors, of which not all are one."""
-        logits, other = torch.randn(2, 6, 3, generator=generator)
+        logits, other = torch.randn(2, 6, sizes.classes, generator=generator)
         return (logits.log_softmax(1),), (other.softmax(1),)
 
     def forward(

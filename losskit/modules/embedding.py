@@ -11,6 +11,7 @@ from torch import Tensor
 
 from losskit.constants import VECTOR
 from losskit.modules.base import AdditiveLoss, RowsLoss
+from losskit.modules.batches import USUAL, Example, Sizes
 from losskit.modules.checking import check_option
 from losskit.modules.reduction import reduce
 from losskit.modules.shapes import alike, signs
@@ -233,9 +234,9 @@ class CosineEmbeddingLoss(AdditiveLoss):
         return "embedding_1", "embedding_2"
 
     @staticmethod
-    def example_batch(feature_type: str, generator: torch.Generator) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    def example_batch(feature_type: str, generator: torch.Generator, sizes: Sizes = USUAL) -> Example:
         """Pairs of vectors, half of which belong together."""
-        pairs = torch.randn(2, 6, 5, generator=generator).unbind()
+        pairs = torch.randn(2, 6, sizes.dimensions, generator=generator).unbind()
         return pairs, (torch.tensor([1.0, -1.0] * 3),)
 
     def forward(

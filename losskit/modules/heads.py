@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from losskit.constants import CATEGORY, SEQUENCE, TEXT
 from losskit.modules import checking
 from losskit.modules.base import AdditiveLoss
+from losskit.modules.batches import USUAL, Example, Sizes
 from losskit.modules.class_ids import count_items
 from losskit.modules.classification import softmax_cross_entropy_loss
 from losskit.modules.reduction import masked, reduce
@@ -148,10 +149,11 @@ class LinearCrossEntropyLoss(AdditiveLoss):
         return count_items(targets[0], self.ignore_index, -1, self.class_weights)
 
     @staticmethod
-    def example_batch(feature_type: str, generator: torch.Generator) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Hidden states of size 5 and ids of 3 classes, in steps for sequences and text."""
-        shape = (6,) if feature_type == CATEGORY else (6, 4)
-        return (torch.randn(*shape, 5, generator=generator),), (torch.randint(3, shape, generator=generator),)
+    def example_batch(feature_type: str, generator: torch.Generator, sizes: Sizes = USUAL) -> Example:
+        """Hidden states and class ids, in steps for sequences and text."""
+        shape = (sizes.samples,) if feature_type == CATEGORY else (sizes.samples, 4)
+        hidden = torch.randn(*shape, sizes.dimensions, generator=generator)
+        return (hidden,), (torch.randint(sizes.classes, shape, generator=generator),)
 
 
 def adaptive_log_softmax_loss(

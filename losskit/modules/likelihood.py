@@ -10,6 +10,7 @@ from torch import Tensor
 from losskit.constants import LOGITS, NUMBER, TIMESERIES, VARIANCE, VECTOR
 from losskit.modules import checking
 from losskit.modules.base import AdditiveLoss
+from losskit.modules.batches import USUAL, Example, Sizes
 from losskit.modules.reduction import reduce
 from losskit.modules.shapes import alike, floating
 from losskit.registry import register_loss
@@ -75,9 +76,9 @@ class PoissonNllLoss(AdditiveLoss):
         return poisson_nll_loss(predictions, targets, **self.settings(), normalizer=normalizer)
 
     @staticmethod
-    def example_batch(feature_type: str, generator: torch.Generator) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    def example_batch(feature_type: str, generator: torch.Generator, sizes: Sizes = USUAL) -> Example:
         """Numbers that are rates as well as logarithms of rates, and counts, among them 0 and 1."""
-        shape = {NUMBER: (6,), TIMESERIES: (6, 4), VECTOR: (6, 5)}[feature_type]
+        shape = {NUMBER: (6,), TIMESERIES: (6, 4), VECTOR: (6, sizes.dimensions)}[feature_type]
         predictions = torch.randn(shape, generator=generator).abs() + 0.1
         return (predictions,), (torch.randint(6, shape, generator=generator).float(),)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from losskit.constants import BINARY, CATEGORY, NUMBER, SET, VECTOR
 from losskit.modules import checking
 from losskit.modules.base import AdditiveLoss, RowsLoss
+from losskit.modules.batches import USUAL, Example, Sizes
 from losskit.modules.reduction import reduce
 from losskit.modules.shapes import (
     alike,
@@ -100,9 +101,9 @@ class HingeEmbeddingLoss(AdditiveLoss):
         return hinge_embedding_loss(distances, targets, **self.settings(), normalizer=normalizer)
 
     @staticmethod
-    def example_batch(feature_type: str, generator: torch.Generator) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    def example_batch(feature_type: str, generator: torch.Generator, sizes: Sizes = USUAL) -> Example:
         """Distances, and whether pairs are alike, for numbers too."""
-        shape = (6, 5) if feature_type == VECTOR else (6,)
+        shape = (6, sizes.dimensions) if feature_type == VECTOR else (6,)
         labels = 2 * torch.randint(2, shape, generator=generator) - 1
         return (torch.randn(shape, generator=generator).abs(),), (labels,)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from losskit.constants import VECTOR
 from losskit.modules import checking
 from losskit.modules.base import Loss
+from losskit.modules.batches import USUAL, Example, Sizes
 from losskit.modules.reduction import masked, reduce
 from losskit.modules.shapes import require_alike
 from losskit.modules.similarities import diagonal_mask, embeddings, products, same_ids, unit
@@ -109,9 +110,9 @@ class MultiSimilarityLoss(Loss):
         self.miner_epsilon = miner_epsilon
 
     @staticmethod
-    def example_batch(feature_type: str, generator: torch.Generator) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    def example_batch(feature_type: str, generator: torch.Generator, sizes: Sizes = USUAL) -> Example:
         """Vectors with class ids."""
-        return (torch.randn(6, 5, generator=generator),), (torch.tensor([0, 1, 0, 2, 1, 0]),)
+        return (torch.randn(6, sizes.dimensions, generator=generator),), (torch.tensor([0, 1, 0, 2, 1, 0]),)
 
     def forward(self, embedding: Tensor, targets: Tensor) -> Tensor:
         return multi_similarity_loss(embedding, targets, **self.settings())
@@ -190,10 +191,10 @@ class MsLoss(Loss):
         self.is_multilabel = is_multilabel
 
     @staticmethod
-    def example_batch(feature_type: str, generator: torch.Generator) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    def example_batch(feature_type: str, generator: torch.Generator, sizes: Sizes = USUAL) -> Example:
         """Vectors with labels: some samples have the same, some share one, some have none in common."""
         labels = torch.tensor([[1, 0, 0], [0, 1, 0], [1, 0, 0], [1, 1, 0], [0, 1, 1], [0, 1, 0]])
-        return (torch.randn(6, 5, generator=generator),), (labels,)
+        return (torch.randn(6, sizes.dimensions, generator=generator),), (labels,)
 
     def forward(self, embedding: Tensor, targets: Tensor) -> Tensor:
         return ms_loss(embedding, targets, **self.settings())

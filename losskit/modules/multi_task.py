@@ -48,7 +48,10 @@ class MultiTaskLoss(nn.Module):
         self.keys = _distinct([term.name if term.feature is None else f"{term.feature}/{term.name}" for term in terms])
         self._terms = [term._replace(module=None) for term in terms]  # type: ignore[arg-type]
         self._features = list(dict.fromkeys(term.feature for term in terms))
-        self._references = [key for term in terms for key in term.renamed.values() if "." in key]
+        self._references = {
+            "predictions": [key for t in terms for key in _references(t, (*t.inputs, *t.optional_inputs))],
+            "targets": [key for t in terms for key in _references(t, (*t.targets, *t.optional_targets))],
+        }
 
     def forward(self, predictions: Any, targets: Any = None) -> LossOutput:
         """Computes all losses.
@@ -68,8 +71,8 @@ class MultiTaskLoss(nn.Module):
             predictions, targets = {None: predictions}, {None: targets}
         else:
             targets = {} if targets is None else targets
-            self._check_features("predictions", predictions, self._references)
-            self._check_features("targets", targets, [])
+            self._check_features("predictions", predictions)
+            self._check_features("targets", targets)
         total: Tensor | None = None
         parts: dict[str, Tensor] = {}
         for term, key, loss in zip(self._terms, self.keys, self.losses, strict=True):
@@ -86,11 +89,12 @@ class MultiTaskLoss(nn.Module):
             total = weighted if total is None else total + weighted
         return LossOutput(torch.zeros(()) if total is None else total, parts)
 
-    def _check_features(self, what: str, given: Any, references: list[str]) -> None:
+    def _check_features(self, what: str, given: Any) -> None:
         if not isinstance(given, Mapping):
             raise TypeError(f"{what} must be a mapping from feature to tensor, got {type(given).__name__}")
         for feature in given:
-            if feature not in self._features and not any(key.startswith(f"{feature}.") for key in references):
+            is_referred_to = any(key.startswith(f"{feature}.") for key in self._references[what])
+            if feature not in self._features and not is_referred_to:
                 names = ", ".join(repr(name) for name in self._features)
                 raise ValueError(f"{what} hold {feature!r}, but the features of the config are {names}")
 
@@ -98,6 +102,11 @@ class MultiTaskLoss(nn.Module):
         return "\n".join(
             f"({i}): {key}, weight {t.weight:g}" for i, (key, t) in enumerate(zip(self.keys, self._terms, strict=True))
         )
+
+
+def _references(term: Term, roles: Sequence[str]) -> list[str]:
+    """What `inputs` says of these roles, where it leads to another feature."""
+    return [term.renamed[role] for role in roles if "." in term.renamed.get(role, "")]
 
 
 def _input(term: Term, key: str, role: str, predictions: Mapping[Any, Any]) -> Any:

@@ -13,6 +13,7 @@ from torch import Tensor
 from losskit.constants import SEQUENCE, SET
 from losskit.modules import checking
 from losskit.modules.base import AdditiveLoss
+from losskit.modules.batches import USUAL, Example, Sizes
 from losskit.modules.binary import BceWithLogitsLoss, bce_with_logits_loss, finite_logits, read_labels
 from losskit.modules.reduction import WITH_BATCHMEAN, masked, reduce, reduced_by_torch
 from losskit.modules.shapes import class_constant, require_alike, require_last_axis, require_tensor
@@ -139,9 +140,10 @@ class TripleLogitBceLoss(AdditiveLoss):
         super().__init__(reduction=reduction)
 
     @staticmethod
-    def example_batch(feature_type: str, generator: torch.Generator) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        """Logits of three branches with two labels."""
-        return (torch.randn(6, 3, 2, generator=generator),), (torch.randint(2, (6, 2), generator=generator),)
+    def example_batch(feature_type: str, generator: torch.Generator, sizes: Sizes = USUAL) -> Example:
+        """Logits of several branches, of which there are more than labels."""
+        logits = torch.randn(6, sizes.classes + 1, sizes.classes, generator=generator)
+        return (logits,), (torch.randint(2, (6, sizes.classes), generator=generator),)
 
     def forward(self, logits: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
         return triple_logit_bce_loss(logits, targets, **self.settings(), normalizer=normalizer)
@@ -193,9 +195,9 @@ class M4cDecodingBceWithMaskLoss(AdditiveLoss):
         return ("mask",)
 
     @staticmethod
-    def example_batch(feature_type: str, generator: torch.Generator) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    def example_batch(feature_type: str, generator: torch.Generator, sizes: Sizes = USUAL) -> Example:
         """Several labels per step, which the usual class ids are not."""
-        shape = (6, 4, 3) if feature_type == SEQUENCE else (6, 3)
+        shape = (6, 4, sizes.classes) if feature_type == SEQUENCE else (6, sizes.classes)
         return (torch.randn(shape, generator=generator),), (torch.randint(2, shape, generator=generator),)
 
     def forward(

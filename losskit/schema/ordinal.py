@@ -27,9 +27,6 @@ class CornLossConfig(ReducedLossConfig):
             message = f"is {self.num_classes}, but the feature has {feature.num_classes} classes"
             yield Problem("num_classes", message, "LK206")
 
-        if self.num_classes is None and feature.num_classes == 1:
-            yield Problem("num_classes", "must be at least 2, but the feature has a single class", "LK206")
-
     def settings(self, feature: FeatureContext | None = None) -> dict[str, Any]:
         settings = super().settings(feature)
         if self.num_classes is None and feature is not None:

@@ -37,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "paths",
         nargs="*",
         metavar="PATH",
-        help="files, folders (all *.yaml, *.yml and *.json below, nothing hidden and no schemas) or patterns; `-` is standard input; "
-        "without any, the current folder",
+        help="files, folders (all *.yaml, *.yml and *.json below, nothing hidden and no schemas) or patterns; `-` is "
+        "standard input; without any, the current folder",
     )
     show = parser.add_argument_group("what is shown")
     show.add_argument(
@@ -105,6 +105,10 @@ def run(options: argparse.Namespace) -> int:
     run = _Run(options, checks)
     try:
         run.go(_outcomes(options, checks, DEFAULT_EXCLUDE if exclude is None else exclude, plugins))
+    except ImportError as error:
+        if error.name != "torch":
+            raise
+        raise CannotRunError(str(error)) from error
     finally:
         run.close()
     return run.exit_code()
