@@ -95,9 +95,10 @@ class Entry:
         return _span(self._value)
 
     def is_in_one_line(self, is_key: bool) -> bool:
-        """Whether the key, or else the value, ends on the line on which it starts, so that its span is all of it."""
+        """Whether the key, or else the value, ends on the line on which it starts, and its span is that and no more."""
         event = self._key if is_key and self._key is not None else self._value
-        return bool(event.start_mark.line == event.end_mark.line) and not hasattr(event, "anchored")
+        # An alias has an anchor too: what should stand elsewhere is not written here.
+        return bool(event.start_mark.line == event.end_mark.line) and event.anchor is None
 
     @property
     def notation(self) -> str | None:
@@ -296,6 +297,8 @@ class _Reader:
                     self.refuse("LK005", f"a value of more than {MAX_SCALAR:,} characters", event)
                 if is_mapping and key is None:
                     key = event
+                    if event.anchor is not None:
+                        anchors[event.anchor] = (_scalar(event), 0, event)
                     if value in container and (value != "<<" or event.style):
                         where = events[value][0].start_mark.line + 1
                         message = f"the key `{_cut(value)}` stands here again; it was set on line {where}"
@@ -420,6 +423,16 @@ class _Reader:
         from losskit.diagnostics import Diagnostic
 
         raise _RefusalError(Diagnostic(code, message).at(_span(event), self.document.name))
+
+
+def _scalar(event: Any) -> Any:
+    """What a scalar stands for where it is a value."""
+    text = event.value
+    if event.style:
+        return text
+    if text[:1] in _NUMBER_STARTS and len(text) <= MAX_DIGITS:
+        return _number(text)[0]
+    return _CONSTANTS.get(text, text)
 
 
 @functools.lru_cache(maxsize=4096)
