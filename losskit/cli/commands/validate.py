@@ -16,7 +16,7 @@ from losskit.cli import (
 )
 from losskit.cli.checking import Options, Outcome, check, check_file
 from losskit.cli.files import DEFAULT_EXCLUDE, find
-from losskit.cli.formats import FORMATS, Reporter, Summary
+from losskit.cli.formats import FORMATS, Reporter, Summary, printable
 from losskit.cli.project import read_project
 from losskit.config import MAX_BYTES
 
@@ -194,7 +194,7 @@ class _Run:
                 progress.advance(self.summary.files, clear=bool(report.diagnostics) and is_shown)
             if self.options.verbose:
                 state = f"{len(report.diagnostics)} found" if report.diagnostics else "right"
-                print(f"losskit: {report.name}: {state}", file=sys.stderr)
+                print(f"losskit: {printable(report.name)}: {state}", file=sys.stderr)
             if outcome.fixed is not None and self.wants_diff:
                 from losskit.cli.difference import print_difference
 
