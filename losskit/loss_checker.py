@@ -52,6 +52,8 @@ class LossChecker:
         # An alias can repeat a loss many thousand times; it is checked, and its problems told, once. By identities,
         # since to hash the classes of a feature for each of its losses takes long; the context is kept alive with them.
         self._checked: dict[tuple[int, int], tuple[FeatureContext, list[FoundLoss]]] = {}
+        # Names that are right as they stand, for a context.
+        self._right_names: dict[tuple[str, int], LossEntry] = {}
         # What each misspelt name of a loss looks like, and the one that it can stand for.
         self._misspelt: dict[tuple[str, str | None], tuple[list[str], str | None]] = {}
         self._names = functools.cache(registry.usual_names)
@@ -65,10 +67,23 @@ class LossChecker:
             return self._checked[key][1]
         if isinstance(losses, list):
             found = self._check_list(losses, path, context)
+        elif isinstance(losses, str):
+            found = self._check_name(losses, path, context)
         else:
             found = list(self._check_one(losses, path, context))
         if isinstance(losses, (dict, list)):
             self._checked[key] = (context, found)
+        return found
+
+    def _check_name(self, name: str, path: Path, context: FeatureContext) -> list[FoundLoss]:
+        """A bare name; where nothing was said about it before, nothing is to be said now."""
+        entry = self._right_names.get((name, id(context)))
+        if entry is not None:
+            return [FoundLoss(entry, {"type": name}, {"type": path})]
+        count = len(self.problems)
+        found = list(self._check_one(name, path, context))
+        if found and len(self.problems) == count:
+            self._right_names[name, id(context)] = found[0].entry
         return found
 
     def _check_list(self, losses: list[Any], path: Path, context: FeatureContext) -> list[FoundLoss]:

@@ -108,6 +108,11 @@ def plain(value: Any) -> Any:
 
 
 def _plain(value: Any, depth: int, left: list[int]) -> Any:
+    if value.__class__ in (str, float):
+        return value
+    if isinstance(value, int):
+        # No float can hold a larger one, and beyond some length Python refuses to print it.
+        return value if value.bit_length() <= 1024 else math.inf
     if depth > 100:
         raise ValueError("the config is nested deeper than 100 levels, or contains itself")
     if isinstance(value, (Mapping, Sequence)) and not isinstance(value, (str, bytes)):
@@ -120,8 +125,6 @@ def _plain(value: Any, depth: int, left: list[int]) -> Any:
     # OmegaConf's ListConfig is a Sequence, and no list.
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
         return [_plain(_item(value, index), depth + 1, left) for index in range(len(value))]
-    if isinstance(value, int) and value.bit_length() > 1024:
-        return math.inf  # no float can hold it, and beyond some length Python refuses to print it
     # Arrays, tensors and their numbers, as they come out of counting classes.
     return value.tolist() if hasattr(value, "tolist") else value
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -16,18 +17,27 @@ ROOT = Path(__file__).parent.parent
 
 # Values of every type, and those at the ends of their ranges.
 VALUES = [
-    None, True, False, 0, 1, -1, 2, 3, 0.5, -0.5, 1.0, 2.0, 1e-300, 1e300, -1e300, 2**31, 2**53 + 1, 10**30, 10**400,
-    float("inf"), float("nan"), "", " ", "x", "mean", "none", "1", "1e-3", "yes", "0.5", "huber", "focal", "a" * 300,
-    "é\u0301", "😀", "\x00\x1b[31m", "\u202e", "a\nb", "# x", "losskit: ignore", [], [0], [0, 0, 0], [1, 2, 3], [1, 2], [0.5, None],
-    [[1.0]], [[]], ["a"], ["a", "a"], {}, {"a": 1}, {"a": 1, "b": 2, "c": 3}, {"": 0}, {"type": "huber"}, {"type": None},
-    [{"type": "dice"}, "mse"], {"type": "multi", "params": ["huber"]}, {"type": "huber", "params": {"delta": 2}},
+    None, True, False, 0, 1, -1, 2, 3, 0.5, -0.5, 1.0, 2.0, 1e-300, 1e300, -1e300, 2**31, 2**53 + 1, 10**30,
+    10**400,
+    float("inf"), float("nan"), "", " ", "x", "mean", "none", "1", "1e-3", "yes", "0.5", "huber", "focal",
+    "a" * 300,
+    "é\u0301", "😀", "\x00\x1b[31m", "\u202e", "a\nb", "# x", "losskit: ignore", [], [0], [0, 0, 0], [1, 2, 3],
+    [1, 2], [0.5, None],
+    [[1.0]], [[]], ["a"], ["a", "a"], {}, {"a": 1}, {"a": 1, "b": 2, "c": 3}, {"": 0}, {"type": "huber"},
+    {"type": None},
+    [{"type": "dice"}, "mse"], {"type": "multi", "params": ["huber"]},
+    {"type": "huber", "params": {"delta": 2}},
 ]  # fmt: skip
 # What YAML can do to a value or between two.
 CONSTRUCTS = [
-    "&a ", "*a", "&a &b ", "<<: *a", "<<: [*a, *a]", "<<: 1", "? ", ": ", ":", "- ", "-", "!!str ", "!!int ''", "!foo ", "!!python/name:os.system ",
-    "%YAML 1.1\n---\n", "---\n", "...\n", "\t", "\r", "\r\n", "\x85", "\u2028", "\ufeff", "\x00", "\ud800", "|\n  x\n", ">-\n  x\n", "{", "}", "[", "]",
-    ",", "'", '"', "\\", "#", " # a comment", "# losskit: ignore", " # losskit: ignore[LK201]", "~", "null", "1e3", "1e-3", "010", "0x1F", "1_000", "1:30", ".inf", ".nan",
-    "9" * 500, "yes", "2024-01-01", "!", "@", "`", "%", "&", "*", "\n", "\n\n", "  ", "\n  ", "{a, b: 1}", "{? a}", "=", "<<", "é", "😀", "\u200b", "params: ", "params: {", "type: ",
+    "&a ", "*a", "&a &b ", "<<: *a", "<<: [*a, *a]", "<<: 1", "? ", ": ", ":", "- ", "-", "!!str ",
+    "!!int ''", "!foo ", "!!python/name:os.system ",
+    "%YAML 1.1\n---\n", "---\n", "...\n", "\t", "\r", "\r\n", "\x85", "\u2028", "\ufeff", "\x00", "\ud800",
+    "|\n  x\n", ">-\n  x\n", "{", "}", "[", "]",
+    ",", "'", '"', "\\", "#", " # a comment", "# losskit: ignore", " # losskit: ignore[LK201]", "~", "null",
+    "1e3", "1e-3", "010", "0x1F", "1_000", "1:30", ".inf", ".nan",
+    "9" * 500, "yes", "2024-01-01", "!", "@", "`", "%", "&", "*", "\n", "\n\n", "  ", "\n  ", "{a, b: 1}",
+    "{? a}", "=", "<<", "é", "😀", "\u200b", "params: ", "params: {", "type: ",
 ]  # fmt: skip
 WORD = re.compile(r"[A-Za-z_]{3,}")
 TOKEN = re.compile(r"\s+|[\w.+-]+|.", re.DOTALL)
@@ -150,7 +160,13 @@ def _value(random, text, _):
     if not places:
         return text
     container, key = random.choice(places)
-    options = ["x", random.choice(registry.names()), random.choice(FEATURE_TYPES), random.choice(VALUES), random.choice(VALUES)]
+    options = [
+        "x",
+        random.choice(registry.names()),
+        random.choice(FEATURE_TYPES),
+        random.choice(VALUES),
+        random.choice(VALUES),
+    ]
     container[key] = random.choice(options)
     return _written(random, data)
 
@@ -162,7 +178,9 @@ def _key(random, text, _):
         return text
     container, key = random.choice(places)
     properties = random.choice(registry.entries()).schema["properties"]
-    new = random.choice([*properties, "params", "type", "name", "loss", "losses", "classes", "num_classes", "x", key + "s"])
+    new = random.choice(
+        [*properties, "params", "type", "name", "loss", "losses", "classes", "num_classes", "x", key + "s"]
+    )
     value = container.pop(key) if random.random() < 0.5 else container[key]
     container[new] = value
     return _written(random, data)
@@ -179,7 +197,9 @@ def _written(random, data):
     if random.random() < 0.3:
         return _flow(data)
     try:
-        return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, default_flow_style=random.choice((None, False)))
+        return yaml.safe_dump(
+            data, sort_keys=False, allow_unicode=True, default_flow_style=random.choice((None, False))
+        )
     except (ValueError, yaml.YAMLError):  # an integer that is too long to print
         return _flow(data)
 
@@ -189,7 +209,7 @@ def _flow(value) -> str:
         return "{" + ", ".join(f"{json.dumps(key)}: {_flow(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(map(_flow, value)) + "]"
-    if isinstance(value, float) and value != value:
+    if isinstance(value, float) and math.isnan(value):
         return ".nan"
     if value in (float("inf"), float("-inf")):
         return ".inf"
@@ -197,6 +217,7 @@ def _flow(value) -> str:
 
 
 CHANGES = [
-    _flip, _insert, _insert_at_token, _insert_at_token, _swap_tokens, _delete_token, _replace_token, _lines, _lines, _span,
+    _flip, _insert, _insert_at_token, _insert_at_token, _swap_tokens, _delete_token, _replace_token, _lines,
+    _lines, _span,
     _misspell, _misspell, _misspell, _value, _value, _value, _key,
 ]  # fmt: skip

@@ -39,7 +39,9 @@ def usable_processors() -> int:
 def _spread(files: Iterator[Found], options: Options, plugins: Sequence[str], processes: int) -> Iterator[Outcome]:
     from concurrent.futures import Future, ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import active_children
 
+    others = set(active_children())
     pool = ProcessPoolExecutor(processes, initializer=_prepare, initargs=(list(plugins),))
     try:
         # As many batches wait as keep all processes busy, and no more, so that memory stays flat.
@@ -53,6 +55,11 @@ def _spread(files: Iterator[Found], options: Options, plugins: Sequence[str], pr
     except BrokenProcessPool as error:
         message = "a process that checked files was ended from outside, perhaps for lack of memory; not all are checked"
         raise CannotRunError(message) from error
+    except BaseException:
+        # Ctrl-C, or nobody reads any more: what the processes have at hand may take minutes.
+        for process in set(active_children()) - others:
+            process.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 

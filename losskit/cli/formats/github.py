@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from losskit.cli.formats import FileReport, Reporter, described, printable
 from losskit.cli.formats.places import repository_path, well_formed
 from losskit.diagnostics import Diagnostic
+
+# What a log would take for orders to the terminal; file names may hold it.
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 class Format(Reporter):
@@ -34,7 +39,7 @@ def _command(diagnostic: Diagnostic, name: str, path: str) -> str:
 
 
 def _data(text: str) -> str:
-    return well_formed(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return _CONTROL.sub("\ufffd", well_formed(text)).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:

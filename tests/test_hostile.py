@@ -1,0 +1,729 @@
+"""Input that is meant to break `losskit validate`: it is refused with its place, soon, and does nothing else."""
+
+import collections
+import io
+import itertools
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import losskit
+from losskit import first_pass
+from losskit.cli import EXIT_BROKEN_PIPE, EXIT_CANNOT_RUN, EXIT_FINDINGS, EXIT_OK, main
+from losskit.cli.checking import Options, check
+from losskit.cli.colour import Colour
+from losskit.cli.difference import print_difference
+from losskit.cli.formats import FORMATS, Summary, reporter
+from losskit.config import LINE_BREAK, MAX_BYTES, read
+from losskit.diagnostics import has_errors
+from losskit.fixing import fix
+from losskit.validation import Validation
+from tests.mutations import CONSTRUCTS, VALUES, corpus, mutated
+from tests.test_config import BOMB, HAZARDS
+
+ROOT = Path(__file__).parent.parent
+RIGHT = "output_features: [{name: p, type: number, loss: huber}]\n"
+WRONG = "output_features: [{name: p, type: number, loss: hubr}]\n"
+CORPUS = corpus()
+SECONDS, MEGABYTES = 2.0, 300
+
+
+def losskit_(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "losskit", *arguments],
+        capture_output=True,
+        check=False,
+        timeout=60,
+        **{"env": {**os.environ, "PYTHONPATH": str(ROOT)}, **options},
+    )
+
+
+# The hazards of YAML, through the whole command
+
+# Runs the command once for each text, as one process would.
+RUN_EACH = """
+import io, json, sys
+from losskit.cli import main
+out, done = sys.stdout, []
+for text in json.load(sys.stdin):
+    sys.stdin = io.TextIOWrapper(io.BytesIO(text.encode("latin-1")))
+    sys.stdout = io.StringIO()
+    code = main(["validate", "-", *sys.argv[1:], "--stdin-filename", "c.yaml", "-q"])
+    done.append((code, sys.stdout.getvalue()))
+json.dump(done, out)
+"""
+
+
+def run_each(sources, *options):
+    """The exit code and the output for each of some texts on standard input."""
+    texts = [text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass") for text in sources]
+    result = subprocess.run(
+        [sys.executable, "-c", RUN_EACH, *options],
+        input=json.dumps([text.decode("latin-1") for text in texts]).encode(),
+        capture_output=True,
+        check=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert result.stderr == b""
+    return json.loads(result.stdout)
+
+
+def test_the_command_refuses_every_hazard_with_its_place():
+    found = run_each([row[0] for row in HAZARDS.values()], "--output-format", "json")
+    for (hazard, (_, code, line, column, message)), (exit_code, out) in zip(HAZARDS.items(), found, strict=True):
+        # Half a surrogate is no UTF-8, so it is not even text here.
+        expected = "LK008" if hazard == "lone surrogate" else code
+        # What can be read in spite of it says nothing of losses either.
+        problem = next(row for row in json.loads(out)["diagnostics"] if row["code"] == expected)
+        assert exit_code == (EXIT_CANNOT_RUN if expected == "LK008" else EXIT_FINDINGS), hazard
+        assert line in (None, problem["location"]["line"]), hazard
+        assert column in (None, problem["location"]["column"]), hazard
+        assert expected != code or message in problem["message"], hazard
+
+
+def test_the_frame_of_every_hazard_is_narrow_and_points_at_its_column():
+    for (hazard, row), (_, out) in zip(HAZARDS.items(), run_each([row[0] for row in HAZARDS.values()]), strict=True):
+        assert max(map(len, out.splitlines())) < 300, hazard
+        assert out.isprintable() or all(line.isprintable() or "\t" in line for line in out.splitlines()), hazard
+        assert out.startswith("error[LK"), hazard
+        if isinstance(row[0], str) and len(row[0]) < 100 and row[1] not in ("LK009",) and hazard != "lone surrogate":
+            assert "^" in out, hazard
+
+
+@pytest.mark.parametrize("hazard", ["too deep", "alias bomb", "merge bomb", "python object", "latin-1"])
+def test_what_crashes_other_readers_ends_as_it_should(hazard):
+    text, code, *_ = HAZARDS[hazard]
+    source = text if isinstance(text, bytes) else text.encode()
+    result = losskit_("validate", "-", input=source)
+    assert result.returncode == (2 if code == "LK008" else 1)
+    assert f"error[{code}]".encode() in result.stdout
+    assert b"Traceback" not in result.stderr
+
+
+SMALL_BOMB = "\n".join(BOMB.splitlines()[:5]) + "\n"
+# Where a loss, a feature or a setting is expected, what an alias stands for is never written out.
+BOMBED = {
+    "a setting": "{name: a, type: number, loss: {type: huber, weight: *a4}}",
+    "a list of numbers": "{name: a, type: category, loss: {type: cross_entropy, class_weights: *a4}}",
+    "a loss": "{name: a, type: number, loss: *a4}",
+    "a name": "{name: *a4, type: number}",
+    "a type": "{name: a, type: *a4}",
+    "classes": "{name: a, type: category, classes: *a4}",
+    "a number of classes": "{name: a, type: category, num_classes: *a4}",
+    "inputs": "{name: a, type: number, loss: {type: huber, inputs: *a4}}",
+    "parameters": "{name: a, type: number, loss: {type: huber, params: *a4}}",
+    "a feature": "*a4",
+}
+
+
+@pytest.mark.parametrize("place", BOMBED)
+def test_a_bomb_in_any_place_is_told_shortly(place):
+    started = time.process_time()
+    problems = losskit.validate(text=f"{SMALL_BOMB}output_features: [{BOMBED[place]}]\n")
+    assert time.process_time() - started < SECONDS
+    assert problems
+    assert all(len(str(problem)) < 400 for problem in problems)
+
+
+def test_mappings_that_python_builds_may_be_hostile_too(monkeypatch):
+    monkeypatch.setattr("losskit.validation._MAX_VALUES", 10_000)  # a million take a second
+    twice = [1] * 10
+    for _ in range(30):
+        twice = [twice] * 10
+    with pytest.raises(ValueError, match="more than 10,000 values"):
+        losskit.validate({"output_features": twice})
+    with pytest.raises(ValueError, match="more than 10,000 values"):
+        losskit.validate({"output_features": range(10**12)})
+    loop: dict[str, object] = {}
+    loop["output_features"] = loop
+    with pytest.raises(ValueError, match="contains itself"):
+        losskit.validate(loop)
+
+
+# Inputs that take long
+
+LIMIT = MAX_BYTES - 1000
+
+
+def filled(head, unit, tail="", *, most=10**9):
+    """As many units as fit into a config between head and tail."""
+    parts, size = [], LIMIT - len(head.encode()) - len(tail.encode())
+    for index in itertools.islice(itertools.count(), most):
+        part = unit.replace("$", str(index))
+        size -= len(part.encode())
+        if size < 0:
+            break
+        parts.append(part)
+    return "".join([head, *parts, tail])
+
+
+FEATURES = "output_features:\n"
+CROSS_ENTROPY = f"{FEATURES}- {{name: a, type: category, loss: {{type: cross_entropy, class_weights: ["
+MATRIX = f"{FEATURES}- {{name: a, type: category, loss: {{type: cross_entropy, class_similarities: ["
+# What each stage would take longest for: reading, looking for what was meant, JSON Schema, cures, differences, frames.
+COSTLY = {
+    "many right features": filled(FEATURES, "- {name: a$, type: number}\n"),
+    "one name many times": filled(FEATURES, "- {name: a, type: number}\n"),
+    "many misspelt losses": filled(FEATURES, "- {name: a$, type: number, loss: 'sigmoid_cross_entropi$'}\n"),
+    "everything misspelt": filled(FEATURES, "- {nam: a$, typ: number, los: hubr$}\n"),
+    "long names of losses": filled("losses:\n", f"- {'sigmoid_cross_entropi' * 3000}$\n"),
+    "long keys": filled("", f"? {'output_featres' * 4500}$\n: 1\n"),
+    "keys of the same letters": filled("", "features_output$:\n", most=60_000),
+    "unknown settings near known ones": filled("losses:\n- type: huber\n", "  detla$: 1\n"),
+    "keys near type": filled("losses:\n-\n", "  typ$: 1\n"),
+    "classes that are no classes": filled(
+        filled(FEATURES + "- {name: a, type: category, classes: [", "class_of_many$,", most=25_000)
+        + "], loss: {type: cross_entropy, class_weights: {",
+        "clas_of_many$: 1,",
+        "}}}",
+        most=20_000,
+    ),
+    "texts for weights": filled(CROSS_ENTROPY, "a,", "]}}", most=240_000),
+    "the last weight is wrong": filled(CROSS_ENTROPY, "1,", "a]}}", most=240_000),
+    "rows of texts": filled("w: &w [" + "a," * 200 + "]\n" + MATRIX, "*w,", "]}}", most=1000),
+    "numbers in another notation": filled(CROSS_ENTROPY, "1e0,", "]}}", most=240_000),
+    "rows of them": filled(MATRIX, "[1e0],", "]}}", most=80_000),
+    "aliases of a list under many features": filled(
+        "x: &x [" + "{type: huber, delta: 2}," * 90 + "]\n" + FEATURES,
+        "- {name: a$, type: number, num_classes: 1$, loss: *x}\n",
+        most=850,
+    ),
+    "settings under params": filled("losses:\n", "- type: huber\n  params:\n    delta: 1.0  # half\n"),
+    "a few of them before much": filled("losses:\n" + "- {type: huber, params: {delta: 1.0}}\n" * 300, "- huber\n"),
+    "cures here and there": filled(
+        FEATURES, "- name: a$\n  type: number\n  loss: {type: huber, delta: 1e-3}\n", most=16_000
+    ),
+    "comments on each line": filled(FEATURES, "- {name: a$, type: number}  # losskit: ignore[LK103]\n"),
+    "a comment of many codes": FEATURES + "- {name: a, type: number} # losskit: ignore[" + "LK103," * 150_000 + "]\n",
+    "one long line": filled("output_features: [", "{name: 😀$, type: number, loss: hubr},", "]"),
+    "quotes in many lines": "losses:\n" + "- 'hubr'\n" * 990 + "- huber\n" * 120_000,
+    "repeated keys": filled("{", "a,", "}"),
+    "tags": filled("", "- !a\n"),
+    "deep lists": filled("", f"- {'[' * 62}{']' * 62}\n"),
+    "backslashes": '"' + "\\x41" * 260_000 + '"',
+    "brackets": "[" * LIMIT,
+    "question marks": "? " * (LIMIT // 2),
+}
+# Those that make the most of each format, so that all of them are tried with these.
+TALKATIVE = ("many misspelt losses", "texts for weights", "one long line")
+
+TIMED = """
+import json, sys, time
+from losskit.cli import main
+started = time.process_time()
+code = main(sys.argv[1:])
+seconds = time.process_time() - started
+if sys.platform != "win32":
+    import resource
+    print(json.dumps([code, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss]), file=sys.stderr)
+"""
+
+
+def timed(folder, text, *options):
+    """Exit code, seconds and kilobytes of checking a text in a process of its own, and the output."""
+    (folder / "c.yaml").write_text(text, "utf-8", newline="")
+    # Another process between, since the peak of a process starts with that of the one from which it is forked.
+    command = ["sh", "-c", '"$@"', "sh", sys.executable, "-c", TIMED, "validate", "c.yaml", "-q", *options]
+    result = subprocess.run(
+        command, capture_output=True, check=False, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=60
+    )
+    return *json.loads(result.stderr.splitlines()[-1]), result.stdout
+
+
+def check_cost(folder, case, *options):
+    code, seconds, kilobytes, out = timed(folder, COSTLY[case], *options)
+    assert code in (0, 1)
+    assert seconds < SECONDS, f"{case} {options}: {seconds:.2f} s"
+    assert kilobytes < MEGABYTES * 1024, f"{case} {options}: {kilobytes // 1024} MB"
+    return out
+
+
+@pytest.mark.parametrize("case", ["many misspelt losses", "texts for weights", "a few of them before much"])
+def test_costly_configs_are_checked_soon(case, tmp_path):
+    check_cost(tmp_path, case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", COSTLY)
+def test_no_config_takes_long_or_much(case, tmp_path):
+    formats = FORMATS if case in TALKATIVE else ["full"]
+    for name in formats:
+        out = check_cost(tmp_path, case, "--output-format", name)
+        assert len(out) < 4 << 20
+    check_cost(tmp_path, case, "--diff")
+
+
+@pytest.mark.slow
+def test_a_path_to_losses_may_be_as_long_as_it_likes(tmp_path):
+    (tmp_path / "c.yaml").write_text("a: [" * 60 + "1" + "]" * 60)
+    started = time.process_time()
+    assert main(["validate", str(tmp_path / "c.yaml"), "--at", ".".join(["a", "0"] * 30_000)]) == EXIT_FINDINGS
+    assert time.process_time() - started < SECONDS
+
+
+# Inputs that nobody thought of
+
+
+def comments(text):
+    """The comments of a text that PyYAML can split into tokens, counted."""
+    found, done = [], 0
+    try:
+        for token in yaml.scan(text, Loader=yaml.CSafeLoader):
+            found += re.findall("#[^\n\r\x85\u2028\u2029]*", text[done : token.start_mark.index])
+            done = max(done, token.end_mark.index)
+    except yaml.YAMLError:
+        return None
+    found += re.findall("#[^\n\r\x85\u2028\u2029]*", text[done:])
+    return collections.Counter(comment.strip() for comment in found)
+
+
+def check_everything(source):
+    """Everything that must hold for any input; returns the problems."""
+    document = read(source, "c.yaml")
+    problems = Validation(document).diagnostics
+    check_places(problems, document.text)
+    assert not (problems and first_pass.is_right(read(source, "c.yaml")))
+    if document.data is not None:
+        check_cures(document.text, problems)
+    data = source if isinstance(source, bytes) else source.encode("utf-8", "surrogatepass")
+    for options in (Options(fixes="diff"), Options(only_configs=True), Options()):
+        report = check(data, "c.yaml", options, is_named=not options.only_configs).report
+    for name in FORMATS:
+        check_format(name, report)
+    return problems
+
+
+def check_places(problems, text):
+    lines = LINE_BREAK.split(text)
+    for problem in problems:
+        assert problem.end >= problem.position >= (1, 1)
+        # Of what is no text at all, only the place is known.
+        assert not text or problem.column <= len(lines[problem.line - 1]) + 1
+        assert problem.message.isprintable()
+        assert len(problem.message) < 1000
+
+
+def check_cures(text, problems):
+    fixed = fix(text, "c.yaml")
+    again = read(fixed.text, "c.yaml")
+    assert again.data is not None
+    left = Validation(again).diagnostics
+    assert left == fixed.validation.diagnostics
+    assert has_errors(problems) or not has_errors(left)
+    assert fix(fixed.text, "c.yaml").text == fixed.text
+    before, after = comments(text), comments(fixed.text)
+    assert before is None or after is None or not before - after
+    print_difference(text, fixed.text, "c.yaml", io.StringIO(), Colour("always", sys.stdout))
+
+
+def check_format(name, report):
+    out = io.StringIO()
+    made = reporter(name, out, Colour("never", out))
+    made.start()
+    made.file(report)
+    made.finish(Summary(1))
+    text = out.getvalue()
+    text.encode()
+    if name in ("json", "gitlab", "sarif"):
+        json.loads(text)
+    elif name == "junit":
+        ET.fromstring(text)
+    elif name in ("concise", "github"):
+        assert len(text.splitlines()) == len(report.diagnostics)
+
+
+@given(
+    st.binary(max_size=300) | st.text(max_size=200) | st.text("[]{}:,&*!|>#-?'\"% \n\tab1é😀\r\x85\u2028", max_size=80)
+)
+@settings(max_examples=400, deadline=None)
+def test_no_text_breaks_anything(source):
+    check_everything(source)
+
+
+@given(
+    st.lists(st.sampled_from(CONSTRUCTS) | st.sampled_from(["output_features:", "losses:", "type: huber", "name: a"]))
+)
+@settings(max_examples=200, deadline=None)
+def test_no_pieces_of_yaml_break_anything(pieces):
+    check_everything("".join(pieces))
+
+
+@given(st.integers(0, 2**64))
+@settings(max_examples=300, deadline=None)
+def test_no_changed_config_breaks_anything(seed):
+    check_everything(mutated(random.Random(seed), CORPUS))
+
+
+@given(
+    seed=st.integers(0, 2**64), name=st.sampled_from(FORMATS), more=st.sampled_from(["", "--diff", "--strict", "-v"])
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_changed_config_is_a_fault_of_the_command(seed, name, more, tmp_path, capsys):
+    path = tmp_path / "c.yaml"
+    path.write_bytes(mutated(random.Random(seed), CORPUS).encode("utf-8", "surrogatepass"))
+    assert main(["validate", str(path), "--output-format", name, *filter(None, [more])]) in (0, 1, 2)
+    assert "Traceback" not in "".join(capsys.readouterr())
+
+
+@given(st.sampled_from(VALUES), st.sampled_from(VALUES))
+@settings(max_examples=100, deadline=None)
+def test_no_values_break_what_python_calls(value, other):
+    feature = {"name": "a", "type": "category", "classes": other, "loss": {"type": "focal", "alpha": value}}
+    for config in ({"output_features": value}, {"output_features": [feature]}, {"losses": [value, other]}, value):
+        if config is not None and not isinstance(config, str):
+            losskit.validate(config)
+
+
+# Many changed configs in a process that tells what it does
+
+MANY = """
+import json, random, resource, sys, time
+sys.path.insert(0, ROOT)
+from tests.test_hostile import CORPUS, check_everything
+from tests.mutations import mutated
+for text in (*CORPUS, 'losses: ["\\\\0"]'):
+    check_everything(text)  # so that all is imported that a config may ask for
+done = []
+WATCHED = ("open", "exec", "compile", "import", "os.", "subprocess.", "socket.", "shutil.", "ctypes.", "pickle.")
+def watch(event, arguments):
+    if event.startswith(WATCHED):
+        done.append((event, str(arguments[:2])))
+random_ = random.Random(20)
+texts = [mutated(random_, CORPUS) for _ in range(5000)]
+sys.addaudithook(watch)
+slowest = 0
+for text in texts:
+    started = time.process_time()
+    check_everything(text)
+    slowest = max(slowest, time.process_time() - started)
+found = list(done)
+print(json.dumps({"done": found, "slowest": slowest, "kilobytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
+"""
+
+
+@pytest.mark.slow
+def test_five_thousand_changed_configs_take_little_and_touch_nothing():
+    code = MANY.replace("ROOT", repr(str(ROOT)))
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300)
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    # All that a config may ask for has been imported and read by then: nothing is left to open, and nothing to run.
+    assert found["done"] == []
+    assert found["slowest"] < SECONDS
+    assert found["kilobytes"] < MEGABYTES * 1024
+
+
+@pytest.mark.slow
+def test_what_is_right_after_changes_can_be_built():
+    right = [text for text in CORPUS if not has_errors(losskit.validate(text=text))]
+    random_ = random.Random(21)
+    built = 0
+    while built < 400:
+        text = mutated(random_, right)
+        # A layer for 2^31 features has its rules fulfilled, and fits into no memory.
+        if text not in right and not has_errors(losskit.validate(text=text)) and not re.search(r"\d{6}|e\+?\d", text):
+            losskit.build(text=text)
+            built += 1
+
+
+# Files and folders
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(capsys, *arguments):
+    code = main(["validate", "--output-format", "concise", *arguments])
+    out, err = capsys.readouterr()
+    assert "Traceback" not in err
+    return code, [line.split(":")[0] for line in out.splitlines()], err
+
+
+def test_in_a_folder_only_its_own_files_are_read(capsys, folder):
+    (folder / "outside").mkdir()
+    (folder / "outside/bad.yaml").write_text(WRONG)
+    inside = folder / "inside"
+    (inside / "folder.yaml").mkdir(parents=True)
+    (inside / "folder.yaml/bad.yaml").write_text(WRONG)
+    (inside / "right.yaml").write_text(RIGHT)
+    (inside / "empty.yaml").write_text("")
+    for name, target in {
+        "same.yaml": "right.yaml",
+        "out.yaml": "../outside/bad.yaml",
+        "out": "../outside",
+        "loop": ".",
+        "loop.yaml": "loop.yaml",
+        "round.yaml": "round2.yaml",
+        "round2.yaml": "round.yaml",
+        "dangling.yaml": "nowhere",
+        "passwords.json": "/etc/passwd",
+        "zero.yaml": "/dev/zero",
+    }.items():
+        (inside / name).symlink_to(target)
+    os.mkfifo(inside / "pipe.yaml")
+    code, files, err = run(capsys, "inside")
+    assert (code, files) == (EXIT_FINDINGS, ["inside/folder.yaml/bad.yaml"])
+    assert err == "3 files checked, 1 error in 1 file\n"
+    # Who names a link to a folder means what is in there.
+    assert run(capsys, "inside/out")[1] == ["inside/out/bad.yaml"]
+
+
+def test_patterns_meet_no_pipes_and_go_through_no_links(capsys, folder):
+    (folder / "a/b").mkdir(parents=True)
+    (folder / "a/b/bad.yaml").write_text(WRONG)
+    (folder / "a/.hidden.yaml").write_text(WRONG)
+    for name in ("loop1", "loop2", "b/loop3"):
+        (folder / "a" / name).symlink_to(folder / "a")
+    os.mkfifo(folder / "a/pipe.yaml")
+    (folder / "a/zero.yaml").symlink_to("/dev/zero")
+    for pattern in (
+        "a/**/*.yaml",
+        "**/*.yaml",
+        "**/b/*",
+        "*/*/bad.yaml",
+        "a/**",
+        f"{folder}/a/*/b*.yaml",
+        "a/**/**/b[a]d.yaml",
+    ):
+        started = time.process_time()
+        code, files, _ = run(capsys, pattern)
+        assert code == EXIT_FINDINGS
+        assert "a/b/bad.yaml" in files
+        # A part of a pattern other than `**` names links too, once each.
+        assert len(set(files)) == len(files) <= 4
+        assert time.process_time() - started < SECONDS
+    assert run(capsys, "a/.*.yaml")[1] == ["a/.hidden.yaml"]
+    assert run(capsys, "a/p*.yaml")[0] == EXIT_CANNOT_RUN
+
+
+NAMES = [
+    "a[1].yaml", "%s.yaml", "--fix.yaml", "new\nline.yaml", "tab\t.yaml", "escape\x1b[31m.yaml", "colon:,.yaml",
+    "wide 値😀.yaml", os.fsdecode(b"bytes\xff\xfe.yaml"), "right\u202eleft.yaml", "&<>.yaml", "~.yaml", "$HOME.yaml",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_names_of_files_may_be_anything(name, folder):
+    (folder / "in").mkdir()
+    for file in NAMES:
+        (folder / "in" / file).write_text(WRONG)
+    for encoding in ("utf-8", "ascii"):
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding}
+        result = losskit_("validate", "-v", "--output-format", name, "in", env=environment)
+        assert result.returncode == EXIT_FINDINGS
+        assert b"Traceback" not in result.stderr
+        assert b"\x1b" not in result.stdout + result.stderr
+        text = result.stdout.decode(encoding)
+        if name in ("json", "gitlab", "sarif"):
+            assert json.loads(text)
+        elif name == "junit":
+            assert len(list(ET.fromstring(text).iter("testcase"))) == len(NAMES)
+        elif name in ("concise", "github"):
+            assert len(text.splitlines()) == len(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_of_any_name_can_be_named(name, capsys, folder):
+    (folder / name).write_text(WRONG)
+    code, _, err = run(capsys, "--", name)
+    assert (code, err) == (EXIT_FINDINGS, "1 file checked, 1 error in 1 file\n")
+    assert run(capsys, "--fix", "--", name)[0] == EXIT_OK
+    assert (folder / name).read_text() == RIGHT
+
+
+def test_a_huge_file_is_refused_unread(capsys, folder):
+    with open("huge.yaml", "wb") as file:
+        file.truncate(5 << 30)  # takes no room
+    started = time.process_time()
+    assert run(capsys, "huge.yaml")[:2] == (EXIT_FINDINGS, ["huge.yaml"])
+    assert run(capsys, "/dev/zero")[:2] == (EXIT_FINDINGS, ["/dev/zero"])
+    assert losskit.validate("huge.yaml")[0].code == "LK005"
+    assert losskit.validate("/dev/zero")[0].code == "LK005"
+    assert time.process_time() - started < SECONDS
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+def test_what_must_not_be_read_is_told(capsys, folder):
+    (folder / "right.yaml").write_text(RIGHT)
+    (folder / "closed.yaml").write_text(RIGHT)
+    (folder / "closed").mkdir()
+    for name in ("closed", "closed.yaml"):
+        (folder / name).chmod(0)
+    try:
+        code, files, err = run(capsys, ".")
+    finally:
+        (folder / "closed").chmod(0o700)
+    assert (code, files) == (EXIT_CANNOT_RUN, ["closed.yaml"])
+    assert "cannot look into 'closed/'" in err
+
+
+def test_what_cannot_be_read_is_told(capsys, folder, monkeypatch):
+    (folder / "right.yaml").write_text(RIGHT)
+    (folder / "gone.yaml").write_text(WRONG)
+    (folder / "closed.yaml").write_text(WRONG)
+
+    def open_(path, *arguments):
+        # As when a file goes away, or is closed to us, after the folder was listed.
+        if path == "gone.yaml":
+            raise FileNotFoundError(path)
+        if path == "closed.yaml":
+            raise PermissionError(13, "Permission denied")
+        return open(path, *arguments)
+
+    monkeypatch.setattr("losskit.cli.checking.open", open_, raising=False)
+    code, files, err = run(capsys, ".")
+    assert (code, files) == (EXIT_CANNOT_RUN, ["closed.yaml"])
+    assert "2 files checked" in err
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_other_files_are_passed_by(folder):
+    (folder / "many").mkdir()
+    for index in range(100_000):
+        os.close(os.open(f"many/{index}.txt", os.O_CREAT))
+    (folder / "many/right.yaml").write_text(RIGHT)
+    result = subprocess.run(
+        ["sh", "-c", '"$@"', "sh", sys.executable, "-c", TIMED, "validate", "many"],
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=60,
+    )
+    code, seconds, kilobytes = json.loads(result.stderr.splitlines()[-1])
+    assert code == EXIT_OK
+    assert seconds < SECONDS
+    assert kilobytes < 60 * 1024
+
+
+# Ends from outside
+
+
+@pytest.fixture
+def many(folder, monkeypatch):
+    """So many files that other processes check them, and take a while."""
+    text = "losses:\n" + "- {type: huber, detla: 1}\n" * 300
+    for index in range(1200):
+        (folder / f"{index}.yaml").write_text(text)
+    return folder
+
+
+def started():
+    """The command in a group of its own, when other processes have begun."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "losskit", "validate", ".", "--output-format", "concise"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    deadline = time.monotonic() + 20
+    while not (workers := children(process.pid)):
+        assert time.monotonic() < deadline
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    time.sleep(0.3)
+    return process, workers
+
+
+def children(pid):
+    """The processes that a process has started."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid and fields[0] != "Z":
+            found.append(int(stat.parent.name))
+    return found
+
+
+def all_ended(pids, seconds=10):
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not any(_is_alive(pid) for pid in pids):
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def _is_alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+needs_processors = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one processor checks all by itself")
+
+
+@needs_linux
+@needs_processors
+@pytest.mark.parametrize(
+    ("number", "to_group", "code"),
+    [
+        (signal.SIGINT, True, 130),  # Ctrl-C in a terminal
+        (signal.SIGINT, False, 130),
+        (signal.SIGTERM, False, -signal.SIGTERM),
+        (signal.SIGKILL, False, -signal.SIGKILL),
+    ],
+)
+def test_nothing_is_left_of_a_command_that_is_ended(many, number, to_group, code):
+    process, workers = started()
+    begun = time.monotonic()
+    if to_group:
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    _, err = process.communicate(timeout=20)
+    assert time.monotonic() - begun < SECONDS
+    assert process.returncode == code
+    assert "Traceback" not in err
+    assert all_ended(workers)
+
+
+@needs_linux
+@needs_processors
+def test_a_process_that_is_killed_is_told(many):
+    process, workers = started()
+    os.kill(workers[0], signal.SIGKILL)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == EXIT_CANNOT_RUN
+    assert "a process that checked files was ended from outside" in err
+    assert "Traceback" not in err
+    assert all_ended(workers)
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_reader_that_has_had_enough_ends_every_format(name, folder):
+    (folder / "c.yaml").write_text("losses:\n" + "- hubr\n" * 1000)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "losskit", "validate", "c.yaml", "--output-format", name],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    process.stdout.close()
+    err = process.stderr.read()
+    process.stderr.close()
+    assert process.wait(20) == EXIT_BROKEN_PIPE
+    assert b"Traceback" not in err
+    assert b"Broken" not in err
