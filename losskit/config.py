@@ -8,6 +8,8 @@ looked at only where there is something to say: most configs are right.
 from __future__ import annotations
 
 import functools
+import gc
+import itertools
 import re
 
 import yaml
@@ -31,7 +33,11 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 64
-MAX_NODES = 500_000
+# Keys and values as they are written, and again values once aliases are written out: the most that is read in half a
+# second, and enough for a weight for each word of a large vocabulary.
+MAX_NODES = 250_000
+# After so many problems, the rest is not checked: nobody reads them, and the config may be made to keep us busy.
+MAX_PROBLEMS = 1000
 MAX_SCALAR = 1 << 16
 # A longer run of digits is no number that a loss could use, and Python refuses to convert very long ones.
 MAX_DIGITS = 400
@@ -55,6 +61,22 @@ _PRINTABLE_ASCII = b"\t\n\r" + bytes(range(0x20, 0x7F))
 LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 _NUMBER_STARTS = frozenset("+-.0123456789")
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class Uncollected:
+    """Pauses Python's search for cycles.
+
+    A large config is many objects without any cycle, and to look for cycles among them again and again takes four times
+    as long as to read it.
+    """
+
+    def __enter__(self) -> None:
+        self.was_enabled = gc.isenabled()
+        gc.disable()
+
+    def __exit__(self, *_: object) -> None:
+        if self.was_enabled:
+            gc.enable()
 
 
 class Entry:
@@ -83,7 +105,8 @@ class Entry:
         event = getattr(self._value, "anchored", self._value)
         if not isinstance(event, ScalarEvent) or event.style:
             return None
-        return event.value if event.value[:1] in _NUMBER_STARTS and _number(event.value)[1] else None
+        text = event.value
+        return text if text[:1] in _NUMBER_STARTS and len(text) <= MAX_DIGITS and _number(text)[1] else None
 
 
 class Document:
@@ -149,7 +172,7 @@ class Document:
         quote = self.lines[span.start.line - 1][span.start.column - 1]
         return f"{quote}{text}{quote}" if quote in "'\"" else text
 
-    @property
+    @functools.cached_property
     def lines(self) -> list[str]:
         return LINE_BREAK.split(self.text)
 
@@ -178,7 +201,8 @@ def read(source: str | bytes, name: str | None = None) -> Document:
         message = f"the character U+{ord(source[min(bad)]):04X} is not allowed in YAML"
         return _refused(document, "LK001", message, len(before), len(before[-1]) + 1)
     try:
-        _Reader(document, is_json=bool(name and name.lower().endswith(".json"))).read()
+        with Uncollected():
+            _Reader(document, is_json=bool(name and name.lower().endswith(".json"))).read()
     except _RefusalError as refusal:
         document.data = None
         document.diagnostics.append(refusal.diagnostic)
@@ -186,6 +210,9 @@ def read(source: str | bytes, name: str | None = None) -> Document:
         mark = error.problem_mark or error.context_mark
         problem = " ".join(filter(None, (error.context, error.problem)))
         place = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        # Where the text ends too early, libyaml names the line behind the last one.
+        if place[0] > len(document.lines):
+            place = (len(document.lines), len(document.lines[-1]) + 1)
         _refused(document, "LK001", f"not valid YAML: {problem}", *place)
     except (yaml.YAMLError, ValueError) as error:
         _refused(document, "LK001", f"not valid YAML: {error}")
@@ -249,7 +276,7 @@ class _Reader:
         merges: list[tuple[Any, Any]] = []
         size = 0
         is_mapping = False
-        while (event := next_event()) is not None:
+        for event in itertools.islice(iter(next_event, None), MAX_NODES):
             kind = event.__class__
             if kind is ScalarEvent:
                 value = event.value
@@ -265,7 +292,7 @@ class _Reader:
                         self.report("LK002", message, event)
                     continue
                 if not event.style:
-                    if value[:1] in _NUMBER_STARTS:
+                    if value[:1] in _NUMBER_STARTS and len(value) <= MAX_DIGITS:
                         value, is_odd = _number(value)
                         if is_odd and not (self.is_json and isinstance(value, float)):
                             odd.add(id(container))
@@ -298,7 +325,7 @@ class _Reader:
                     anchors[start.anchor] = (value, inner, start)
                 places[id(value)] = events
                 sizes[id(value)] = inner
-                event = start
+                event = start  # noqa: PLW2901 - the container stands where it starts
                 container, start, events, key, merges, size, is_mapping = stack.pop()
                 size += inner
                 if size > MAX_NODES:
@@ -334,6 +361,8 @@ class _Reader:
                 events.append(event)
             else:
                 self.document.data = value
+        if (event := next_event()) is not None:
+            self.refuse("LK005", f"more than {MAX_NODES:,} keys and values; a list or a mapping counts twice", event)
 
     def anchored(self, event: Any) -> tuple[Any, int, Any]:
         """What an alias stands for."""
@@ -373,6 +402,8 @@ class _Reader:
     def report(self, code: str, message: str, event: Any) -> None:
         from losskit.diagnostics import Diagnostic
 
+        if len(self.document.diagnostics) >= MAX_PROBLEMS:
+            self.refuse("LK005", f"there are more than {MAX_PROBLEMS:,} problems; the rest is not checked", event)
         self.document.diagnostics.append(Diagnostic(code, message).at(_span(event), self.document.name))
 
     def refuse(self, code: str, message: str, event: Any) -> NoReturn:
@@ -386,11 +417,10 @@ def _number(text: str) -> tuple[Any, bool]:
     """A plain scalar that starts as numbers do, by the rules of YAML 1.2; and whether YAML 1.1 reads another value."""
     if text in _CONSTANTS:
         return _CONSTANTS[text], False
-    if len(text) <= MAX_DIGITS:
-        if _INTEGER.match(text):
-            return int(text), bool(_LEADING_ZERO.match(text))
-        if _FLOAT.match(text):
-            return float(text), not _YAML_1_1_FLOAT.match(text)
+    if _INTEGER.match(text):
+        return int(text), bool(_LEADING_ZERO.match(text))
+    if _FLOAT.match(text):
+        return float(text), not _YAML_1_1_FLOAT.match(text)
     return text, False
 
 
@@ -398,6 +428,11 @@ def _cut(text: str) -> str:
     from losskit.diagnostics import cut
 
     return cut(text)
+
+
+def is_oddly_written(place: Any) -> bool:
+    """Whether an item of `Document.events` is a number that other readers take for something else."""
+    return Entry(None, place[1] if isinstance(place, tuple) else place).notation is not None
 
 
 def number_notation_warning(document: Document, path: Path) -> Diagnostic | None:

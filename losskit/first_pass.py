@@ -20,7 +20,7 @@ from losskit.constants import (
 )
 from losskit.schema.compiled import CHECKS, LOSSES, NAMES
 from losskit.schema.quick import compiled
-from losskit.spelling import may_be_near
+from losskit.spelling import MAX_LENGTH, NEAR_MISS, may_be_near
 
 TYPE_CHECKING = False  # as in config.py
 if TYPE_CHECKING:
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from losskit.config import Document
     from losskit.schema.quick import Check
 
-# How near a key must be to one of ours to be taken for a misspelt one.
-NEAR_MISS = 0.8
 _TYPES = frozenset(FEATURE_TYPES)
 
 
@@ -65,8 +63,13 @@ def has_no_losses(document: Document) -> bool:
     )
 
 
-@functools.lru_cache(maxsize=4096)
 def _is_near_miss(key: str, known: tuple[str, ...]) -> bool:
+    # What is kept is short, for files may hold thousands of long keys.
+    return len(key) <= MAX_LENGTH and _may_be_misspelt(key, known)
+
+
+@functools.lru_cache(maxsize=4096)
+def _may_be_misspelt(key: str, known: tuple[str, ...]) -> bool:
     return key not in known and key not in FOREIGN_KEYS and may_be_near(key, known, NEAR_MISS)
 
 

@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from losskit.config import LINE_BREAK, Document, Path, read
 from losskit.constants import RESERVED
-from losskit.diagnostics import Diagnostic, Edit, Position
+from losskit.diagnostics import Diagnostic, Edit, Position, has_errors
 from losskit.validation import Validation
 
 # A cure can uncover the next mistake: a loss whose name is right now has settings that can be checked.
 _MAX_ROUNDS = 10
+# So many characters are read again to see what cures have done; the largest config gets one round.
+_MAX_READ = 1 << 20
 _COLON = re.compile(r"[ \t]*:[ \t]*")
+_SPACE = re.compile(r"\s*")
+_LINE_NUMBER = re.compile(r" on line \d+")
 
 
 class Fixed(NamedTuple):
-    """A text after its cures, and how many there were."""
+    """A text after its cures, how many there were, and what is there to say about it."""
 
     text: str
     cured: int
+    validation: Validation
 
 
 Shown = Callable[[Sequence[Diagnostic], Document], Sequence[Diagnostic]]
 
 
-def fix(text: str, name: str | None, *, at: str | None = None, shown: Shown | None = None) -> Fixed:
+def fix(
+    text: str,
+    name: str | None,
+    *,
+    at: str | None = None,
+    shown: Shown | None = None,
+    validation: Validation | None = None,
+) -> Fixed:
     """Makes all safe cures: those of diagnostics, and settings under `params` go beside `type`.
 
     Args:
@@ -34,25 +48,73 @@ def fix(text: str, name: str | None, *, at: str | None = None, shown: Shown | No
         name: of the file.
         at: where the losses stand; MMF reads `params` itself there, so they stay.
         shown: says which of the diagnostics of a document are meant; None for all.
+        validation: of the text, where it is at hand.
     """
-    count = 0
-    for _ in range(_MAX_ROUNDS):
-        document = read(text, name)
-        diagnostics: Sequence[Diagnostic] = Validation(document, at=at).diagnostics
-        cured = [d for d in (shown(diagnostics, document) if shown else diagnostics) if d.edits]
-        better = _edited(text, [edit for diagnostic in cured for edit in diagnostic.edits]) if cured else text
-        if better == text or not _is_read(better, document):
-            break
-        text, count = better, count + len(cured)
-    if at is None and "params" in text and (flat := _flattened(text, name)):
-        text, count = flat.text, count + flat.cured
-    return Fixed(text, count)
+    fixer = _Fixer(validation or Validation(read(text, name), at=at), at)
+    fixer.cure(shown)
+    if at is None and "params" in text:
+        fixer.flatten()
+    return Fixed(fixer.document.text, fixer.cured, fixer.validation)
 
 
-def _is_read(text: str, before: Document) -> bool:
-    """Whether the text can be read as well as before its cures."""
-    document = read(text, before.name)
-    return document.data is not None and len(document.diagnostics) <= len(before.diagnostics)
+class _Fixer:
+    """Changes a text step by step, and looks after each whether all is well."""
+
+    def __init__(self, validation: Validation, at: str | None) -> None:
+        self.validation = validation
+        self.at = at
+        self.cured = 0
+        self.left = _MAX_READ
+
+    @property
+    def document(self) -> Document:
+        return self.validation.document
+
+    def cure(self, shown: Shown | None) -> None:
+        """Makes the edits of diagnostics."""
+        for _ in range(_MAX_ROUNDS):
+            before, diagnostics = self.document, self.validation.diagnostics
+            cured = [d for d in (shown(diagnostics, before) if shown else diagnostics) if d.edits]
+            found = len(before.diagnostics) if has_errors(diagnostics) else None
+
+            def is_fine(after: Validation, found: int | None = found) -> bool:
+                """Whether it can be read as well, and where there was no error, there is none now."""
+                document = after.document
+                if found is None:
+                    return not has_errors(after.diagnostics)
+                return document.data is not None and len(document.diagnostics) <= found
+
+            if not self.apply(_changes(before.text, [d.edits for d in cured]), is_fine):
+                return
+
+    def flatten(self) -> None:
+        """Puts settings that stand under `params` beside `type`, where this changes nothing else."""
+        document, before = self.document, _meaning(self.validation)
+        lifted = [_lifted(document, path) for path in dict.fromkeys(_with_params(self.validation))]
+        self.apply(list(filter(None, lifted)), lambda after: _meaning(after) == before)
+
+    def apply(self, cures: list[list[_Change]], is_fine: Callable[[Validation], bool]) -> int:
+        """Makes the cures after which all is fine; returns how many those are.
+
+        All at once if possible; where that goes wrong, their halves are tried, down to single ones.
+        """
+        text = self.document.text
+        made: list[list[_Change]] = []
+        groups = deque([cures])
+        while groups:
+            group = groups.popleft()
+            better = _changed(text, itertools.chain.from_iterable(made + group))
+            if better == self.document.text or len(better) > self.left:
+                continue
+            self.left -= len(better)
+            after = Validation(read(better, self.document.name), at=self.at)
+            if is_fine(after):
+                self.validation = after
+                made += group
+            elif len(group) > 1:
+                groups += [group[: len(group) // 2], group[len(group) // 2 :]]
+        self.cured += len(made)
+        return len(made)
 
 
 class _Change(NamedTuple):
@@ -63,13 +125,13 @@ class _Change(NamedTuple):
     text: str
 
 
-def _edited(text: str, edits: Iterable[Edit]) -> str:
-    starts = [0, *(match.end() for match in LINE_BREAK.finditer(text))]
+def _changes(text: str, cures: Sequence[Sequence[Edit]]) -> list[list[_Change]]:
+    starts = [0, *(match.end() for match in LINE_BREAK.finditer(text))] if cures else []
 
     def offset(position: Position) -> int:
         return starts[position.line - 1] + position.column - 1
 
-    return _changed(text, (_Change(offset(span.start), offset(span.end), new) for span, new in edits))
+    return [[_Change(offset(span.start), offset(span.end), new) for span, new in edits] for edits in cures]
 
 
 def _changed(text: str, changes: Iterable[_Change]) -> str:
@@ -84,39 +146,18 @@ def _changed(text: str, changes: Iterable[_Change]) -> str:
 # Settings under `params`
 
 
-def _flattened(text: str, name: str | None) -> Fixed | None:
-    """The text with the settings of each loss beside its `type`, where this can be done and changes nothing else."""
-    count = 0
-    tried: set[int] = set()
-    while True:
-        document = read(text, name)
-        before = _meaning(document)
-        for number, path in enumerate(_with_params(document)):
-            if number in tried:
-                continue
-            changes = _lifted(document, path)
-            better = _changed(text, changes) if changes else text
-            if better != text and _meaning(read(better, name)) == before:
-                text, count = better, count + 1
-                break
-            tried.add(number)
-        else:
-            return Fixed(text, count) if count else None
-
-
-def _meaning(document: Document) -> Any:
+def _meaning(validation: Validation) -> Any:
     """What a config says about losses, and what is wrong with it, but not where."""
-    validation = Validation(document)
-    problems = sorted((d.code, d.message) for d in validation.diagnostics)
+    problems = sorted((d.code, _LINE_NUMBER.sub("", d.message)) for d in validation.diagnostics)
     return [[(f.entry.name, f.values) for f in losses] for losses in validation.losses], problems
 
 
-def _with_params(document: Document) -> Iterator[Path]:
+def _with_params(validation: Validation) -> Iterator[Path]:
     """The losses that have `params`."""
-    for losses in Validation(document).losses:
+    for losses in validation.losses:
         for found in losses:
             *path, last = found.paths["type"]
-            loss = _value(document, path) if last == "type" else None
+            loss = _value(validation.document, path) if last == "type" else None
             params = loss.get("params") if isinstance(loss, dict) else None
             if isinstance(loss, dict) and isinstance(params, dict) and params.keys().isdisjoint((*loss, *RESERVED)):
                 yield tuple(path)
@@ -170,7 +211,8 @@ def _lifted_block(text: str, key: Any, items: dict[str, Any], after_colon: int) 
         # The comment behind `params:` stays where it is.
         changes.append(_Change(key.start_mark.index, after_colon, ""))
     else:
-        after = line_end + len(text[line_end:]) - len(text[line_end:].lstrip())
+        space = _SPACE.match(text, line_end)
+        after = space.end() if space else line_end
         changes.append(_Change(key.start_mark.index, after, ""))
         line_end = text.find("\n", after) + 1 or len(text)
     while line_end < len(text):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from losskit.config import Document, Path, number_notation_warning
+from losskit.config import MAX_PROBLEMS, Document, Path, is_oddly_written, number_notation_warning
 from losskit.constants import DEFAULT_LOSSES, MULTI, RESERVED
 from losskit.diagnostics import WARNING, Diagnostic, cut, listing, show
 from losskit.registry import LossEntry, Registry
@@ -17,10 +18,10 @@ if TYPE_CHECKING:
     from losskit.schema.base import BaseLossConfig, FeatureContext
 
 
-# After so many problems, the rest of a config is not checked.
-MAX_PROBLEMS = 1000
 # Of a long list of losses, so many are shown.
 _LISTED = 5
+# To look for what was meant takes time: so many misspelt names of losses have suggestions.
+_MAX_MISSPELT = 200
 
 
 class TooManyProblemsError(Exception):
@@ -48,23 +49,26 @@ class LossChecker:
         self.document = document
         self.registry = registry
         self.problems = problems
-        # An alias can repeat a loss many thousand times; it is checked, and its problems told, once.
-        self._checked: dict[tuple[int, FeatureContext], list[FoundLoss]] = {}
-        self._suggest = functools.cache(registry.suggest)
-        self._meant = functools.cache(registry.meant)
+        # An alias can repeat a loss many thousand times; it is checked, and its problems told, once. By identities,
+        # since to hash the classes of a feature for each of its losses takes long; the context is kept alive with them.
+        self._checked: dict[tuple[int, int], tuple[FeatureContext, list[FoundLoss]]] = {}
+        # What each misspelt name of a loss looks like, and the one that it can stand for.
+        self._misspelt: dict[tuple[str, str | None], tuple[list[str], str | None]] = {}
         self._names = functools.cache(registry.usual_names)
+        # How many numbers have been found that are written in an odd way.
+        self._notations = 0
 
     def check(self, losses: Any, path: Path, context: FeatureContext) -> list[FoundLoss]:
         """The losses that stand at `path`: a name, a mapping, or a list of both."""
-        key = (id(losses), context)
+        key = (id(losses), id(context))
         if isinstance(losses, (dict, list)) and key in self._checked:
-            return self._checked[key]
+            return self._checked[key][1]
         if isinstance(losses, list):
             found = self._check_list(losses, path, context)
         else:
             found = list(self._check_one(losses, path, context))
         if isinstance(losses, (dict, list)):
-            self._checked[key] = found
+            self._checked[key] = (context, found)
         return found
 
     def _check_list(self, losses: list[Any], path: Path, context: FeatureContext) -> list[FoundLoss]:
@@ -151,7 +155,7 @@ class LossChecker:
         self, loss: dict[str, Any], path: Path, values: dict[str, Any], paths: dict[str, Path], context: FeatureContext
     ) -> None:
         """Says what stands in place of `type`, and takes a misspelt one for it so that the settings are checked."""
-        near = nearest("type", loss, cutoff=0.7)
+        near = nearest("type", itertools.islice(loss, 100), cutoff=0.7)
         if len(loss) == 1 and self.registry.find(next(iter(loss))):
             (name,) = loss
             help = f"write {{type: {cut(name)}, …}}, with the settings beside `type`"
@@ -174,15 +178,24 @@ class LossChecker:
             return None
         entry = self.registry.find(kind)
         if entry is None:
-            cure = self._meant(kind, context.type)
-            near = [cure] if cure else self._suggest(kind, context.type)
-            suggestion = near[0] if near else None
+            near, cure = self._spelling(kind, context.type)
+            suggestion = cure or (near[0] if near else None)
             message, help = f"no loss named {show(kind)}", self.names_help(context)
             if kind == MULTI:
                 message, suggestion = f"`{MULTI}` is no loss, but a list of losses that stands in its `params`", None
                 help = f"write {{type: {MULTI}, params: [...]}}, or the losses themselves"
             self.report("LK103", where, message, suggestion=suggestion, help=help, cure=suggestion and cure)
         return entry
+
+    def _spelling(self, name: str, feature_type: str | None) -> tuple[list[str], str | None]:
+        """What the name of a loss looks like, and the one loss that it can stand for."""
+        key = (name, feature_type)
+        if key not in self._misspelt:
+            if len(self._misspelt) >= _MAX_MISSPELT:
+                return [], None
+            near = self.registry.suggest(*key)
+            self._misspelt[key] = near, self.registry.meant(*key, near)
+        return self._misspelt[key]
 
     def _flattened(self, loss: dict[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, Path]]:
         """The loss with what stands under `params` beside the rest."""
@@ -269,14 +282,23 @@ class LossChecker:
                 self.report("LK208", where, message, on_key=True, suggestion=suggestion, help=help, cure=cure)
 
     def _warn_of_notation(self, value: Any, path: Path) -> None:
+        """Warns of numbers in the value of a setting that PyYAML's default reader takes for something else."""
         if isinstance(value, (dict, list)):
+            places = self.document.events.get(id(value), ()) if id(value) in self.document.odd else ()
             # Settings are rows of numbers at most: deeper values are wrong, and reported already.
-            items = value.items() if isinstance(value, dict) else enumerate(value)
+            items: Iterable[tuple[Any, Any]] = value.items() if isinstance(value, dict) else enumerate(value)
             for step, item in items:
-                if not isinstance(item, dict):
+                # Thousands of numbers may stand beside the one that is meant, so those are passed quickly.
+                if isinstance(item, list) or (places and is_oddly_written(places[step])):
                     self._warn_of_notation(item, (*path, step))
-        elif isinstance(value, (int, float)) and (warning := number_notation_warning(self.document, path)):
-            self.problems.append(warning)
+        elif isinstance(value, (int, float)) and self._notations <= MAX_PROBLEMS:
+            warning = number_notation_warning(self.document, path)
+            self._notations += warning is not None
+            if warning and self._notations > MAX_PROBLEMS:
+                message = f"more than {MAX_PROBLEMS:,} numbers are written so; the others are not listed"
+                warning = warning._replace(message=message, help=None, edits=())
+            if warning:
+                self.problems.append(warning)
 
     def _check_rules(self, found: FoundLoss, context: FeatureContext, wrong: set[str]) -> None:
         """Reports what the config's rules object to.

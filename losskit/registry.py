@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from losskit.constants import DEFAULT_LOSSES, FEATURE_TYPES
 from losskit.diagnostics import WARNING, Diagnostic, listing
 from losskit.schema import catalogue
-from losskit.spelling import meant, nearest
+from losskit.spelling import MAX_LENGTH, meant, nearest
 
 if TYPE_CHECKING:
     from torch import nn
@@ -174,21 +174,26 @@ class Registry:
 
     def suggest(self, name: str, feature_type: str | None = None) -> list[str]:
         """Names that look like `name`, those for `feature_type` first."""
+        if len(name) > MAX_LENGTH:
+            return []
         by_name = {n: e.feature_types for e in self.entries() for n in e.lasting_names}
         fitting = [n for n, types in by_name.items() if feature_type is None or feature_type in types]
         stem = name.lower().removesuffix("loss").rstrip("_- ") or name
         # A class's name, such as BCEWithLogitsLoss, has the letters of the loss's name.
-        same = [n for names in (fitting, by_name) for n in names if n.replace("_", "") == _letters(name)]
+        letters = _letters(name)
+        same = [n for names in (fitting, by_name) for n in names if n.replace("_", "") == letters]
         if same:
             return same[:1]
-        near = (n for word in (stem, name) for names in (fitting, by_name) for n in nearest(word, names))
+        words = dict.fromkeys((stem, name))
+        others = by_name.keys() - fitting
+        near = (n for word in words for names in (fitting, sorted(others)) for n in nearest(word, names))
         return list(dict.fromkeys(near))[:5]
 
-    def meant(self, name: str, feature_type: str | None = None) -> str | None:
-        """The one loss for `feature_type` that a misspelt name can stand for."""
+    def meant(self, name: str, feature_type: str | None = None, near: Sequence[str] | None = None) -> str | None:
+        """The one loss for `feature_type` that a misspelt name can stand for; `near` is what `suggest` returned."""
         entries = [e for e in self.entries() if feature_type is None or feature_type in e.feature_types]
         names = [n for e in entries for n in e.lasting_names]
-        near = self.suggest(name, feature_type)
+        near = self.suggest(name, feature_type) if near is None else near
         is_same = bool(near) and near[0].replace("_", "") == _letters(name)
         found = near[0] if is_same else meant(name, names)
         return found if found in names else None

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from losskit.config import MAX_PROBLEMS
 from losskit.diagnostics import quoting, show, show_path
 from losskit.registry import LossEntry
 from losskit.schema.describe import describe, yaml_text
@@ -39,11 +40,86 @@ def setting_errors(entry: LossEntry, values: Mapping[str, Any]) -> Iterator[Sett
     """What the schema of a loss objects to in `values`, apart from settings that the loss does not have."""
     if _check(entry)(values):
         return
-    for error in validator(entry).iter_errors(values):
+    properties = entry.schema["properties"]
+    excerpts = {name: excerpt for name, value in values.items() if (excerpt := _excerpt(value, properties.get(name)))}
+    shown = {**values, **{name: excerpt.value for name, excerpt in excerpts.items()}}
+    for error in validator(entry).iter_errors(shown):
         if error.absolute_path:
             setting, *steps = error.absolute_path
             for inner, inside in _innermost(error):
-                yield _explained(entry, str(setting), (*steps, *inside), inner)
+                where, instance = (*steps, *inside), inner.instance
+                if setting in excerpts:
+                    where, instance = excerpts[setting].original(where, instance)
+                yield _explained(entry, str(setting), where, inner, instance)
+
+
+class _Excerpt:
+    """Of a large value, the items that are wrong, as far as anyone would read of them.
+
+    jsonschema makes an error for each of them before it says the first one, which takes seconds and a gigabyte where
+    200,000 weights are texts.
+    """
+
+    def __init__(self, value: Any, check: Callable[[Any], bool]) -> None:
+        self._left = MAX_PROBLEMS + 1
+        # By the identity of each container of the excerpt: the one that it stands for, and the steps to its items.
+        self._sources: dict[int, tuple[Any, list[Any]]] = {}
+        self.value = self._of(value, check)
+
+    def _of(self, value: Any, check: Callable[[Any], bool]) -> Any:
+        """The items of a list or mapping that `check` objects to, if each stands alone in it."""
+        is_list = isinstance(value, list)
+
+        def alone(step: Any) -> Callable[[Any], bool]:
+            return (lambda item: check([item])) if is_list else lambda item: check({step: item})
+
+        found: dict[Any, Any] = {}
+        for step, item in enumerate(value) if is_list else value.items():
+            if self._left <= 0:
+                break
+            if not alone(step)(item):
+                self._left -= 1
+                found[step] = self._of(item, alone(step)) if isinstance(item, (list, dict)) and item else item
+        if not found:
+            return value
+        excerpt = list(found.values()) if is_list else found
+        self._sources[id(excerpt)] = value, list(found)
+        return excerpt
+
+    def original(self, path: tuple[Any, ...], instance: Any) -> tuple[tuple[Any, ...], Any]:
+        """Where what the excerpt holds at `path` stands in the whole value, and what it stands for."""
+        steps: list[Any] = []
+        value = self.value
+        for step in path:
+            source = self._sources.get(id(value))
+            steps.append(source[1][step] if source and isinstance(value, list) else step)
+            value = value[step]
+        return tuple(steps), self._sources.get(id(instance), (instance,))[0]
+
+
+def _excerpt(value: Any, schema: Mapping[str, Any] | None) -> _Excerpt | None:
+    """The excerpt of a value that is large, where the schema judges each of its items alone."""
+    if not isinstance(value, (list, dict)) or schema is None or not _is_large(value) or not _judges_alone(schema):
+        return None
+    try:
+        return _Excerpt(value, compiled(schema))
+    except UnknownKeywordError:
+        return None
+
+
+def _is_large(value: list[Any] | dict[str, Any]) -> bool:
+    inner = value.values() if isinstance(value, dict) else value
+    size = len(value) + sum(len(item) for item in inner if isinstance(item, (list, dict)))
+    return size > MAX_PROBLEMS
+
+
+def _judges_alone(schema: Mapping[str, Any]) -> bool:
+    """Whether a list or mapping is right where each of its items alone would be; or where it is not empty."""
+    least = max(schema.get("minItems", 0), schema.get("minProperties", 0))
+    if least > 1 or schema.keys() & {"maxItems", "maxProperties", "properties", "required"}:
+        return False
+    inner = [*schema.get("anyOf", ()), schema.get("items", True), schema.get("additionalProperties", True)]
+    return all(isinstance(one, bool) or (isinstance(one, dict) and _judges_alone(one)) for one in inner)
 
 
 @functools.lru_cache(maxsize=512)
@@ -87,16 +163,14 @@ def _innermost(error: Any) -> Iterator[tuple[Any, tuple[str | int, ...]]]:
                 yield deeper, (*inner.relative_path, *inside)
 
 
-def _explained(entry: LossEntry, setting: str, steps: tuple[str | int, ...], error: Any) -> SettingError:
-    code, what, suggestion, help, cure = _objection(
-        error.validator, error.validator_value, error.instance, error.schema
-    )
-    if setting == "reduction" and error.instance == "none":
+def _explained(entry: LossEntry, setting: str, steps: tuple[str | int, ...], error: Any, instance: Any) -> SettingError:
+    code, what, suggestion, help, cure = _objection(error.validator, error.validator_value, instance, error.schema)
+    if setting == "reduction" and instance == "none":
         help, cure = "`none` is for Python only: a config asks for one number to minimise", None
     if code in ("LK202", "LK203") and help is None:
         allowed = describe(entry.schema["properties"][setting])
         help = None if allowed in what else f"`{setting}` is {allowed}"
-    message = f"`{show_path((setting, *steps))}` of `{entry.name}` must {what}, got {show(error.instance)}"
+    message = f"`{show_path((setting, *steps))}` of `{entry.name}` must {what}, got {show(instance)}"
     return SettingError(code, setting, steps, message, suggestion, help, cure)
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Collection, Container, Iterable
 
-# A longer word is not compared as a whole.
-_MAX_LENGTH = 100
+# Longer words are compared with none: what is so long is no slip in a name, and would take long.
+MAX_LENGTH = 100
+# How near a key must be to one of ours to be taken for a misspelt one.
+NEAR_MISS = 0.8
 
 
 def nearest(word: str, names: Iterable[str], cutoff: float = 0.6) -> list[str]:
     """Up to 5 of `names` that are spelt like `word`, the nearest first."""
-    if len(word) < 3 and cutoff < 0.7:
+    if len(word) > MAX_LENGTH or (len(word) < 3 and cutoff < 0.7):
         return []  # two letters are like too many words
     by_key = {name.lower(): name for name in names if may_be_near(word, (name,), cutoff)}
     if not by_key:
@@ -22,10 +24,17 @@ def nearest(word: str, names: Iterable[str], cutoff: float = 0.6) -> list[str]:
 
 def may_be_near(word: str, names: Iterable[str], cutoff: float) -> bool:
     """Whether `nearest` could find something: whether enough letters are the same, in any order."""
+    if len(word) > MAX_LENGTH:
+        return False
     word = _plain(word)
     # A little less, for difflib rounds otherwise.
     cutoff -= 1e-9
-    return any(_letters_in_common(word, name.lower()) * 2 >= cutoff * (len(word) + len(name)) for name in names)
+    for name in names:
+        least = cutoff * (len(word) + len(name))
+        # The shorter one has no more letters than it is long, which is quicker to ask.
+        if min(len(word), len(name)) * 2 >= least and _letters_in_common(word, name.lower()) * 2 >= least:
+            return True
+    return False
 
 
 def meant(word: str, names: Iterable[str]) -> str | None:
@@ -34,13 +43,18 @@ def meant(word: str, names: Iterable[str]) -> str | None:
     In a long word there may be two. None where no name, or more than one, is so near: then nobody can say what was
     meant. Other than `nearest`, this is safe enough to change a file by.
     """
-    word = _plain(word)
     allowed = 1 if len(word) < 8 else 2
-    if len(word) < 3:
+    if not 3 <= len(word) <= MAX_LENGTH:
         return None
+    word = _plain(word)
     # A slip changes one letter at most; to count letters is quicker than to count slips.
-    alike = [name for name in names if _letters_in_common(word, name.lower()) + allowed >= max(len(word), len(name))]
-    near = [name for name in alike if _slips(word, name.lower()) <= allowed]
+    alike = [
+        name
+        for name in names
+        if abs(len(word) - len(name)) <= allowed
+        and _letters_in_common(word, name.lower()) + allowed >= max(len(word), len(name))
+    ]
+    near = [name for name in alike if _slips(word, name.lower(), allowed) <= allowed]
     return near[0] if len(near) == 1 else None
 
 
@@ -55,23 +69,41 @@ def suggested(word: str, names: Iterable[str], taken: Container[str] = ()) -> tu
     return (near[0] if near else None), (None if sole is None or sole in taken else sole)
 
 
+class Speller:
+    """Suggests names, and stops when it has compared so many letters that nobody would read what it says."""
+
+    def __init__(self, letters: int = 200_000) -> None:
+        self._left = letters
+
+    def suggested(self, word: str, names: Collection[str]) -> tuple[str | None, str | None]:
+        """As the function of this name, as long as that is quick."""
+        cost = len(word) * len(names)
+        if cost > self._left:
+            return None, None
+        self._left -= cost
+        return suggested(word, names)
+
+
 def _plain(word: str) -> str:
-    return word[:_MAX_LENGTH].lower().replace("-", "_").replace(" ", "_")
+    return word.lower().replace("-", "_").replace(" ", "_")
 
 
 def _letters_in_common(a: str, b: str) -> int:
     return sum(min(a.count(letter), b.count(letter)) for letter in set(a))
 
 
-def _slips(a: str, b: str) -> int:
-    """The distance of Damerau and Levenshtein, with each letter moved at most once."""
+def _slips(a: str, b: str, most: int) -> int:
+    """The distance of Damerau and Levenshtein, with each letter moved at most once; above `most`, some such number."""
     before: list[int] = []
+    above: list[int] = []
     row = list(range(len(b) + 1))
     for i, letter in enumerate(a, 1):
-        before, above, row = row, before, [i]
-        for j, other in enumerate(b, 1):
-            cost = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (letter != other))
+        # What lies further from the diagonal has more slips already.
+        before, above, row = above, row, [i] + [most + 1] * len(b)
+        for j in range(max(1, i - most), min(len(b), i + most) + 1):
+            other = b[j - 1]
+            cost = min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (letter != other))
             if i > 1 and j > 1 and letter == b[j - 2] and a[i - 2] == other:
-                cost = min(cost, above[j - 2] + 1)
-            row.append(cost)
+                cost = min(cost, before[j - 2] + 1)
+            row[j] = cost
     return row[-1]

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from losskit.config import Document, Path, read
+from losskit.config import MAX_PROBLEMS, Document, Path, Uncollected, read
 from losskit.constants import (
     CATEGORY,
     CATEGORY_DISTRIBUTION,
@@ -25,13 +25,15 @@ from losskit.constants import (
     LOSSES_KEY,
 )
 from losskit.diagnostics import WARNING, ConfigError, Diagnostic, cut, has_errors, in_order, quoting, show
-from losskit.loss_checker import MAX_PROBLEMS, FoundLoss, LossChecker, TooManyProblemsError
+from losskit.loss_checker import FoundLoss, LossChecker, TooManyProblemsError
 from losskit.registry import Registry, registry
-from losskit.spelling import meant, nearest, suggested
+from losskit.spelling import NEAR_MISS, Speller, may_be_near, meant, nearest, suggested
 
 if TYPE_CHECKING:
     from losskit.schema.base import FeatureConfig, FeatureContext, LossesConfig
 
+# Keys that may be misspelt ones, of which so many are compared letter by letter.
+_MAX_COMPARED = 1000
 _TYPES_HELP = f"feature types: {', '.join(FEATURE_TYPES)}"
 
 
@@ -143,13 +145,19 @@ class Validation:
         self.registry = registry
         self.has_losses = False  # whether the document says anything about losses, right or wrong
         self.features: list[FoundFeature] = []  # with the losses whose names are known
+        # What keys look like, and each context once, so that the losses of an alias are checked once for all features
+        # that are alike.
+        self._near_misses: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+        self._contexts: dict[FeatureContext, FeatureContext] = {}
+        self._speller = Speller()
         self._problems = list(document.diagnostics)
         self._checker = LossChecker(document, registry, self._problems)
         try:
-            if loss_of is not None:
-                self._check_single_loss(loss_of)
-            elif document.data is not None:
-                self._check_document(at)
+            with Uncollected():
+                if loss_of is not None:
+                    self._check_single_loss(loss_of)
+                elif document.data is not None:
+                    self._check_document(at)
         except TooManyProblemsError:
             last = self._problems[-1]
             message = f"there are more than {MAX_PROBLEMS:,} problems; the rest of the config is not checked"
@@ -230,8 +238,8 @@ class Validation:
 
     def _check_near_misses(self, data: dict[str, Any], path: Path, known: tuple[str, ...]) -> None:
         for key, value in data.items():
-            if key not in known and key not in FOREIGN_KEYS:
-                near = [name for name in nearest(key, known, cutoff=0.8) if name not in data]
+            if key not in known and key not in FOREIGN_KEYS and may_be_near(key, known, NEAR_MISS):
+                near = [name for name in self._near(key, known) if name not in data]
                 if near:
                     self.has_losses |= near[0] == FEATURES_KEY
                     message = f"`{cut(key)}` is ignored"
@@ -240,6 +248,14 @@ class Validation:
                     self._checker.report(
                         "LK107", (*path, key), message, on_key=True, severity=WARNING, suggestion=near[0], cure=cure
                     )
+
+    def _near(self, key: str, known: tuple[str, ...]) -> list[str]:
+        """Which of `known` a key looks like; asked of so many keys that it takes no long time."""
+        if (key, known) not in self._near_misses:
+            if len(self._near_misses) >= _MAX_COMPARED:
+                return []
+            self._near_misses[key, known] = nearest(key, known, NEAR_MISS)
+        return self._near_misses[key, known]
 
     def _looks_right(self, key: str, value: Any) -> bool:
         """Whether `value` is what stands under `key`: features with types of ours, or losses that are known."""
@@ -300,7 +316,8 @@ class Validation:
             message = f"a {feature_type} feature of a single class leaves nothing to learn: its loss is always 0"
             help = "count all classes; for yes or no, use a binary feature"
             self._checker.report("LK207", where, message, help=help)
-        context = FeatureContext(str(feature_type) if known else None, num_classes, classes)
+        context = FeatureContext(str(feature_type) if known else None, num_classes, classes, self._speller)
+        context = self._contexts.setdefault(context, context)
         if "loss" in feature:
             found = self._checker.check(feature["loss"], (*path, "loss"), context)
         elif context.type:

@@ -25,7 +25,7 @@ HAZARDS = {
     "recursive alias": ("a: &x\n  b: [1, *x]\n", "LK004", 2, 10, "`*x` contains itself"),
     "unknown alias": ("a: *x\n", "LK001", 1, 4, "`&x`"),
     "alias bomb": (BOMB, "LK005", 6, None, "once aliases are written out"),
-    "merge bomb": (MERGE_BOMB, "LK005", 17, None, "once aliases are written out"),
+    "merge bomb": (MERGE_BOMB, "LK005", 16, None, "once aliases are written out"),
     "too deep": ("[" * 100_000, "LK005", 1, 65, "deeper than 64"),
     "too deep in blocks": ("".join(" " * i + "a:\n" for i in range(70)), "LK005", 65, 65, "deeper than 64"),
     "long scalar": (f"a: {'x' * 70_000}\n", "LK005", 1, 4, "characters"),

@@ -7,7 +7,7 @@ import re
 from losskit import first_pass
 from losskit.cli.files import Found
 from losskit.cli.formats import FileReport
-from losskit.config import MAX_BYTES, Document, read
+from losskit.config import MAX_BYTES, Document, Uncollected, read
 
 TYPE_CHECKING = False  # as in config.py
 if TYPE_CHECKING:
@@ -102,6 +102,11 @@ def _unreadable(path: str, error: OSError, what: str = "read") -> Outcome:
 
 def check(source: bytes, name: str, options: Options, *, is_named: bool = True) -> Outcome:
     """Checks the text of a file. Where it is not named, it may be another's, and then there is no report."""
+    with Uncollected():
+        return _check(source, name, options, is_named)
+
+
+def _check(source: bytes, name: str, options: Options, is_named: bool) -> Outcome:
     document = read(source, name)
     is_named = is_named and not options.only_configs
     if options.at is None:
@@ -126,10 +131,9 @@ def _check_thoroughly(document: Document, name: str, options: Options, is_named:
     if options.fixes and before:
         from losskit.fixing import fix
 
-        found = fix(before, name, at=options.at, shown=options.shown)
-        if found.text != before:
-            document, cured = read(found.text, name), found.cured
-            validation = Validation(document, at=options.at)
+        found = fix(before, name, at=options.at, shown=options.shown, validation=validation)
+        validation, cured = found.validation, found.cured
+        document = validation.document
     diagnostics: list[Diagnostic] = validation.diagnostics
     if options.smoke and document.data is not None:
         from losskit.diagnostics import in_order

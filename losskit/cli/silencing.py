@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from losskit.cli import CannotRunError
-from losskit.diagnostics import CODES, WARNING, Diagnostic, Edit, Position, Span, in_order
+from losskit.config import MAX_PROBLEMS
+from losskit.diagnostics import CODES, WARNING, Diagnostic, Edit, Position, Span, cut, in_order, listing
 from losskit.spelling import nearest
 
 MARK = "losskit:"
@@ -63,6 +64,8 @@ def silenced(
         else:
             used.add((diagnostic.line or 0, diagnostic.code if codes[0] else ""))
     for line, (codes_there, match) in comments.items():
+        if len(left) >= len(diagnostics) + MAX_PROBLEMS:
+            break  # nobody reads so many
         waiting = () if smoke else (SMOKE,)
         unused = [code for code in codes_there or ("",) if (line, code) not in used and code not in waiting]
         if unused:
@@ -84,7 +87,8 @@ def _unused(match: re.Match[str], line: int, codes: list[str], name: str, *, is_
     if (is_whole or not codes) and not match["rest"].strip():
         before = len(match.string[:start].rstrip())
         edits = (Edit(Span(Position(line, before + 1), Position(line, len(match.string) + 1)), ""),)
-    what = f"silences {', '.join(codes)}, which {'is' if len(codes) == 1 else 'are'}" if codes else "silences what is"
+    named = listing(map(cut, codes))
+    what = f"silences {named}, which {'is' if len(codes) == 1 else 'are'}" if codes else "silences what is"
     message = f"the comment {what} not found on this line"
     diagnostic = Diagnostic(UNUSED, message, severity=WARNING, help="remove it", edits=edits)
     return diagnostic.at(span, name)

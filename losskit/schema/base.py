@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from losskit.constants import RESERVED
 from losskit.diagnostics import ERROR, cut, listing
 from losskit.schema import fields as schema_utils
-from losskit.spelling import suggested
+from losskit.spelling import Speller
 
 if TYPE_CHECKING:
     import marshmallow
@@ -51,6 +51,8 @@ class FeatureContext:
     type: str | None = None
     num_classes: int | None = None
     classes: tuple[str, ...] | None = None
+    # Finds what misspelt names were meant to be; one for a whole config.
+    speller: Speller = dataclasses.field(default_factory=Speller, compare=False, repr=False)
 
 
 @dataclass
@@ -131,9 +133,6 @@ class BaseLossConfig:
         return schema
 
 
-_MAX_SUGGESTIONS = 20
-
-
 def _class_problems(name: str, value: Any, feature: FeatureContext) -> Iterator[Problem]:
     numbers = list(value.values()) if isinstance(value, Mapping) else value
     if isinstance(numbers, list) and numbers and not any(numbers):
@@ -147,16 +146,17 @@ def _class_problems(name: str, value: Any, feature: FeatureContext) -> Iterator[
         yield Problem(name, "names classes, but the feature does not say which it has", "LK206", help=cure)
         return
     labels = set(feature.classes)
-    missing = [label for label in feature.classes if label not in value]
+    # In order, and quick to take one out of.
+    missing = dict.fromkeys(label for label in feature.classes if label not in value)
     allowed = f"classes of the feature: {listing(map(cut, feature.classes), 20)}"
-    unknown = [label for label in value if label not in labels]
-    for index, label in enumerate(unknown):
-        # To compare thousands of names with thousands of others takes long, and would help nobody.
-        suggestion, only = suggested(label, missing) if index < _MAX_SUGGESTIONS else (None, None)
+    for label in value:
+        if label in labels:
+            continue
         message = f"names the class {cut(label)}, which the feature does not have"
+        suggestion, only = feature.speller.suggested(label, missing)
         yield Problem(name, message, "LK206", steps=(label,), suggestion=suggestion, cure=only, help=allowed)
         # A misspelt class is one mistake, not a class too many and another too few.
-        missing = [other for other in missing if other != suggestion]
+        missing.pop(suggestion or "", None)
     if missing:
         noun = "class" if len(missing) == 1 else "classes"
         yield Problem(name, f"has no value for the {noun} {listing(map(cut, missing))}", "LK206")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, ClassVar
@@ -88,6 +89,14 @@ class LinearCrossEntropyLossConfig(ReducedLossConfig):
             yield Problem("bias", message, help=cure)
 
 
+def _is_divisible(size: int, divisor: float, times: int) -> bool:
+    """Whether something is left of a size that is divided so many times, and a layer of that size can be thought of."""
+    try:
+        return 1 <= size // divisor**times < math.inf
+    except (OverflowError, ZeroDivisionError):  # no float holds the power
+        return False
+
+
 @dataclass
 class AdaptiveLogSoftmaxLossConfig(ReducedLossConfig):
     example_settings: ClassVar[dict[str, Any]] = {"in_features": 5, "num_classes": 3, "cutoffs": [1]}
@@ -132,7 +141,7 @@ class AdaptiveLogSoftmaxLossConfig(ReducedLossConfig):
             yield Problem("cutoffs", message)
             return
         last = len(self.cutoffs)
-        if self.in_features is not None and self.in_features // self.div_value**last < 1:
+        if self.in_features is not None and not _is_divisible(self.in_features, self.div_value, last):
             message = (
                 f"leaves nothing of {self.in_features} features in cluster {last}: each one divides by it once more"
             )
