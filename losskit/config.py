@@ -27,6 +27,7 @@ from yaml.events import (
 # modules on its way do without them.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any, NoReturn
 
     from losskit.diagnostics import Diagnostic, Edit, Span
@@ -226,6 +227,13 @@ def _is_printable(char: str) -> bool:
     code = ord(char)
     is_bmp = 0x20 <= code <= 0x7E or 0xA0 <= code <= 0xD7FF or 0xE000 <= code <= 0xFFFD
     return (is_bmp and code != 0xFEFF) or code > 0xFFFF or char in "\t\n\r\x85"
+
+
+def events_of(text: str) -> Iterator[Any]:
+    """The parser's events of a text that can be read."""
+    loader = _Loader(text)
+    while (event := loader.get_event()) is not None:
+        yield event
 
 
 def _refused(document: Document, code: str, message: str, line: int = 1, column: int = 1) -> Document:

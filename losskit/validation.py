@@ -6,6 +6,7 @@ names, then against the rules across settings that its config class may have.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import sys
@@ -241,7 +242,7 @@ class Validation:
             if key not in known and key not in FOREIGN_KEYS and may_be_near(key, known, NEAR_MISS):
                 near = [name for name in self._near(key, known) if name not in data]
                 if near:
-                    self.has_losses |= near[0] == FEATURES_KEY
+                    self.has_losses |= near[0] == FEATURES_KEY or self._looks_right(near[0], value)
                     message = f"`{cut(key)}` is ignored"
                     # The key may be another's, unless what stands there can only be ours.
                     cure = near[0] if meant(key, known) == near[0] and self._looks_right(near[0], value) else None
@@ -270,7 +271,8 @@ class Validation:
     # Features
 
     def _check_features(self, features: Any, path: Path) -> None:
-        self.has_losses = True
+        # Others call numbers so, such as the size of a layer.
+        self.has_losses |= not isinstance(features, (bool, int, float))
         if not isinstance(features, list) or not features:
             self._checker.report("LK101", path, f"`{FEATURES_KEY}` must be a list of features, got {show(features)}")
             return
@@ -371,15 +373,24 @@ class Validation:
     def _check_bare_losses(self, losses: Any, path: Path) -> None:
         from losskit.schema.base import FeatureContext
 
+        # Other tools call other things so: a training history has numbers.
         if not isinstance(losses, list):
-            self.has_losses = True
+            is_name = isinstance(losses, str) and self.registry.find(losses) is not None
+            self.has_losses |= is_name or (isinstance(losses, dict) and "type" in losses)
             message = f"`{path[-1] if path else LOSSES_KEY}` must be a list of losses, got {show(losses)}"
             self._checker.report("LK101", path, message)
             return
-        # Other tools call other lists so: a training history is one of numbers.
-        self.has_losses |= any(isinstance(loss, str) or (isinstance(loss, dict) and "type" in loss) for loss in losses)
+        self.has_losses |= any(isinstance(loss, str) or self._says_type(loss) for loss in losses[:100])
         context = FeatureContext()
         self.features.append(FoundFeature(None, context, self._checker.check(losses, path, context)))
+
+    def _says_type(self, loss: Any) -> bool:
+        """Whether a mapping says which loss it is, in the right way or nearly so."""
+        if not isinstance(loss, dict):
+            return False
+        return "type" in loss or any(
+            meant(key, ("type",)) or self.registry.find(key) for key in itertools.islice(loss, 9)
+        )
 
 
 def _child(data: Any, step: str) -> str | int | None:
