@@ -191,10 +191,10 @@ def read(source: str | bytes, name: str | None = None) -> Document:
     is_plain = isinstance(source, bytes) and not source.translate(None, _PRINTABLE_ASCII)
     if isinstance(source, bytes):
         try:
-            source = source.decode()
+            text = source.decode()
         except UnicodeDecodeError as error:
-            line = error.object.count(b"\n", 0, error.start) + 1
-            return _refused(document, "LK008", f"not UTF-8 text: byte 0x{source[error.start]:02x}", line, 1)
+            return _not_utf_8(document, source, error.start)
+        source = text
     document.text = source = source.removeprefix("\ufeff")
     bad = [] if is_plain else [source.index(char) for char in set(source) if not _is_printable(char)]
     if bad:
@@ -208,13 +208,11 @@ def read(source: str | bytes, name: str | None = None) -> Document:
         document.data = None
         document.diagnostics.append(refusal.diagnostic)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        problem = " ".join(filter(None, (error.context, error.problem)))
-        place = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        # Where the text ends too early, libyaml names the line behind the last one.
-        if place[0] > len(document.lines):
-            place = (len(document.lines), len(document.lines[-1]) + 1)
-        _refused(document, "LK001", f"not valid YAML: {problem}", *place)
+        from losskit.syntax import explained
+
+        mistake = explained(error, document.lines)
+        message = f"not valid YAML: {mistake.message}"
+        _refused(document, "LK001", message, mistake.line, mistake.column, help=mistake.help)
     except (yaml.YAMLError, ValueError) as error:
         _refused(document, "LK001", f"not valid YAML: {error}")
     if document.data is None and not document.diagnostics:
@@ -229,6 +227,14 @@ def _is_printable(char: str) -> bool:
     return (is_bmp and code != 0xFEFF) or code > 0xFFFF or char in "\t\n\r\x85"
 
 
+def _not_utf_8(document: Document, source: bytes, start: int) -> Document:
+    before = source[:start].decode()
+    line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+    guess = source[start : start + 1].decode("cp1252", "replace")
+    help = "save the file as UTF-8" + (f"; in Windows-1252 the byte is {guess}" if guess.isalpha() else "")
+    return _refused(document, "LK008", f"not UTF-8 text: byte 0x{source[start]:02x}", line, column, help=help)
+
+
 def events_of(text: str) -> Iterator[Any]:
     """The parser's events of a text that can be read."""
     loader = _Loader(text)
@@ -236,12 +242,14 @@ def events_of(text: str) -> Iterator[Any]:
         yield event
 
 
-def _refused(document: Document, code: str, message: str, line: int = 1, column: int = 1) -> Document:
+def _refused(
+    document: Document, code: str, message: str, line: int = 1, column: int = 1, *, help: str | None = None
+) -> Document:
     from losskit.diagnostics import Diagnostic, Position, Span
 
     document.data = None
     position = Position(line, column)
-    document.diagnostics.append(Diagnostic(code, message).at(Span(position, position), document.name))
+    document.diagnostics.append(Diagnostic(code, message, help=help).at(Span(position, position), document.name))
     return document
 
 
