@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import gc
 import itertools
+import math
 import re
 
 import yaml
@@ -466,6 +467,21 @@ def number_notation_warning(document: Document, path: Path) -> Diagnostic | None
         message = f"`{entry.notation}` is a number here, but text for PyYAML's default reader"
         better = _yaml_1_1(entry.notation)
     return document.diagnose("LK302", path, message, severity="warning", help=f"write {better}", cure=better)
+
+
+def number_of(text: str) -> Any:
+    """The number that a plain scalar is, or the text that it is."""
+    return _number(text)[0]
+
+
+def usual_notation(text: str) -> str | None:
+    """How to write a number so that all readers take it for the same; None where the text is no number."""
+    value, is_odd = _number(text)
+    if isinstance(value, str) or not math.isfinite(value):
+        return None
+    if not is_odd:
+        return text
+    return str(value) if isinstance(value, int) else _yaml_1_1(text)
 
 
 def _yaml_1_1(text: str) -> str:

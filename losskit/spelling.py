@@ -6,6 +6,8 @@ from collections.abc import Collection, Container, Iterable
 
 # Longer words are compared with none: what is so long is no slip in a name, and would take long.
 MAX_LENGTH = 100
+# With a letter more, a name of so many letters is most often another name.
+_SHORT = 4
 # How near a key must be to one of ours to be taken for a misspelt one.
 NEAR_MISS = 0.8
 
@@ -55,7 +57,13 @@ def meant(word: str, names: Iterable[str]) -> str | None:
         and _letters_in_common(word, name.lower()) + allowed >= max(len(word), len(name))
     ]
     near = [name for name in alike if _slips(word, name.lower(), allowed) <= allowed]
-    return near[0] if len(near) == 1 else None
+    return near[0] if len(near) == 1 and not _is_another(word, near[0].lower()) else None
+
+
+def _is_another(word: str, name: str) -> bool:
+    """Whether a word may well be a name of its own, which is unknown here: `msle` is no `mse`, `nll_3d` no `nll_2d`."""
+    digits = [char for char in word if char.isdigit()]
+    return (len(word) > len(name) and len(name) <= _SHORT) or digits != [char for char in name if char.isdigit()]
 
 
 def suggested(word: str, names: Iterable[str], taken: Container[str] = ()) -> tuple[str | None, str | None]:

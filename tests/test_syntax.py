@@ -14,7 +14,7 @@ MISTAKES = {
     "open bracket": ("    loss: [huber\n    x: 1\n", 4, 11, "`[` is never closed", "add `]`"),
     "open bracket at the end": ("    loss: [huber", 4, 11, "`[` is never closed", "add `]`"),
     "open brace": ("    loss: {type: huber\n    x: 1\n", 4, 11, "`{` is never closed", "add `}`"),
-    "other bracket": ("    loss: [huber}\n", 4, 11, "`[` is closed by `}`", "write `]`"),
+    "other bracket": ("    loss: [huber}\n", 4, 17, "`[` is closed by `}`", "write `]`"),
     "bracket too many": ("    loss: {type: huber}}\n", 4, 24, "this `}` closes nothing", "remove it"),
     "no space, last": (
         "    loss:\n      type: huber\n      delta:0.5\n",
@@ -30,7 +30,7 @@ MISTAKES = {
         "no space stands",
         "write `delta: 0.5`",
     ),
-    "no colon": ("    loss:\n      type huber\n      delta: 1\n", 6, 12, None, None),
+    "no colon": ("    loss:\n      type huber\n      delta: 1\n", 5, 11, "no colon stands", "write `type: huber`"),
     "no comma": ("    loss: {type: huber delta: 0.5}\n", 4, 24, "a comma is missing before this", None),
     "indented too little": ("   loss: huber\n", 4, 4, "indented by 3, but the items of the list above by 2", None),
     "indented too much": ("     loss: huber\n", 4, 6, "indented by 5, but the line above by 4", None),
@@ -60,9 +60,8 @@ def test_mistakes_are_told_where_they_are(case):
     (problem,) = read(text, "c.yaml").diagnostics
     assert problem.code == "LK001"
     assert problem.message.startswith("not valid YAML: ")
-    if message:
-        assert (problem.line, problem.column) == (line, column)
-        assert message in problem.message
+    assert (problem.line, problem.column) == (line, column)
+    assert message in problem.message
     assert help is None or help in problem.help
 
 
