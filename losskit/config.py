@@ -477,7 +477,10 @@ def number_of(text: str) -> Any:
 def usual_notation(text: str) -> str | None:
     """How to write a number so that all readers take it for the same; None where the text is no number."""
     value, is_odd = _number(text)
-    if isinstance(value, str) or not math.isfinite(value):
+    try:
+        if value is None or isinstance(value, (str, bool)) or not math.isfinite(value):
+            return None
+    except OverflowError:
         return None
     if not is_odd:
         return text

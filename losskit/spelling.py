@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Container, Iterable
 
+from losskit.constants import FOREIGN_KEYS
+
+# What other systems call our keys.
+OTHER_NAMES = {"criterion": "loss", "loss_fn": "loss", "loss_function": "loss", "objective": "loss"}
 # Longer words are compared with none: what is so long is no slip in a name, and would take long.
 MAX_LENGTH = 100
 # With a letter more, a name of so many letters is most often another name.
@@ -37,6 +42,19 @@ def may_be_near(word: str, names: Iterable[str], cutoff: float) -> bool:
         if min(len(word), len(name)) * 2 >= least and _letters_in_common(word, name.lower()) * 2 >= least:
             return True
     return False
+
+
+def is_near_miss(key: str, known: tuple[str, ...]) -> bool:
+    """Whether a key may be one of `known`, misspelt or by another system's name."""
+    # What is kept is short, for files may hold thousands of long keys.
+    return len(key) <= MAX_LENGTH and _may_be_misspelt(key, known)
+
+
+@functools.lru_cache(maxsize=4096)
+def _may_be_misspelt(key: str, known: tuple[str, ...]) -> bool:
+    if key in known or key in FOREIGN_KEYS:
+        return False
+    return OTHER_NAMES.get(key.lower()) in known or may_be_near(key, known, NEAR_MISS) or meant(key, known) is not None
 
 
 def meant(word: str, names: Iterable[str]) -> str | None:

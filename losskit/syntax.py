@@ -44,6 +44,12 @@ def explained(error: MarkedYAMLError, lines: Sequence[str]) -> Mistake:
         found = place.mistake(
             f"`\\{place.after}` means nothing in double quotes", r"write `\\` for a backslash, or use single quotes"
         )
+    elif "expected node content" in problem:
+        opening = _last_open(place)
+        found = (
+            opening.mistake(f"`{opening.char}` is never closed", f"add `{_CLOSERS[opening.char]}`") if opening else None
+        )
+        found = found or place.mistake("a value is missing before this")
     elif during.startswith("while parsing a flow"):
         found = _in_brackets(place, before)
     elif "could not find expected ':'" in problem:
@@ -97,6 +103,19 @@ class _Place:
             if text.strip() and not text.lstrip().startswith("#"):
                 return _Place(self.lines, number, len(text) - len(text.lstrip()) + 1)
         return None
+
+
+def _last_open(place: _Place) -> _Place | None:
+    """The bracket that is open where the text ends."""
+    closed = 0
+    for number in range(place.line, 0, -1) if place.is_end else ():
+        text = place.lines[number - 1]
+        for column in range(len(text), 0, -1):
+            char = text[column - 1]
+            closed += (char in "]}") - (char in "[{")
+            if closed < 0:
+                return _Place(place.lines, number, column)
+    return None
 
 
 def _beginning(place: _Place) -> Mistake:

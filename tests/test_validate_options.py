@@ -359,7 +359,7 @@ def test_files_that_cannot_be_read_are_not_left_out_in_silence(capsys, folder):
     (folder / "x.yaml").write_text("a: [\n")
     (folder / "y.yaml").write_text("a: 1\n---\nb: 2\n")
     assert run(capsys)[2].endswith("1 file could not be read, and left out (-v names them)\n")
-    assert "losskit: x.yaml:2: left out: not valid YAML" in run(capsys, "-v")[2]
+    assert "losskit: x.yaml:1: left out: not valid YAML: `[` is never closed" in run(capsys, "-v")[2]
     (folder / "both.yaml").unlink()
     assert run(capsys)[2].endswith("and 1 file could not be read\n")
 

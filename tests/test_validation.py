@@ -319,3 +319,36 @@ def test_cures_are_those_that_a_careful_person_would_make(loss, suggestion, cure
     (problem,) = [d for d in losskit.validate(text=f"losses: [{loss}]") if d.suggestion]
     assert problem.suggestion == suggestion
     assert [edit.text for edit in problem.edits] == ([cure] if cure else [])
+
+
+@pytest.mark.parametrize(
+    ("feature", "code", "path", "suggestion"),
+    [
+        ("{name: a, tpye: number}", "LK102", "tpye", "type"),
+        ("{nmae: a, type: number}", "LK102", "nmae", "name"),
+        ("{name: a, type: number, lsos: huber}", "LK107", "lsos", "loss"),
+        ("{name: a, type: number, olss: huber}", "LK107", "olss", "loss"),
+        ("{name: a, type: number, criterion: huber}", "LK107", "criterion", "loss"),
+        ("{name: a, type: number, loss_fn: huber}", "LK107", "loss_fn", "loss"),
+        ("{name: a, type: number, loss: huber, delta: 0.5}", "LK303", "delta", None),
+        ("{name: a, type: number, loss: [huber], weight: 3}", "LK303", "weight", None),
+        ("{name: a, type: number, loss: huber, params: {delta: 1}}", "LK303", "params", None),
+        ("{name: a, type: timeseries, delta: 2}", "LK303", "delta", None),
+    ],
+)
+def test_what_a_feature_says_in_the_wrong_place_is_told_once(feature, code, path, suggestion):
+    (problem,) = losskit.validate(text=f"output_features: [{feature}]")
+    assert (problem.code, problem.suggestion) == (code, suggestion)
+    assert problem.path.rpartition(".")[2] == path
+
+
+def test_keys_of_others_on_a_feature_are_left_alone():
+    # Ludwig's, and those of other losses.
+    text = "{name: a, column: b, type: number, decoder: {type: regressor}, tied: null, gamma: 2, loss: huber}"
+    assert losskit.validate(text=f"output_features: [{text}]") == []
+
+
+def test_a_number_of_classes_in_quotes_is_cured():
+    text = "output_features: [{name: a, type: category, num_classes: '3'}]"
+    (problem,) = losskit.validate(text=text)
+    assert (problem.help, [edit.text for edit in problem.edits]) == ("write 3 without quotes", ["3"])
