@@ -97,9 +97,10 @@ class Entry:
         return _span(self._value)
 
     def is_in_one_line(self, is_key: bool) -> bool:
-        """Whether the key, or else the value, ends on the line on which it starts, so that its span is all of it."""
+        """Whether the key, or else the value, ends on the line on which it starts, and its span is that and no more."""
         event = self._key if is_key and self._key is not None else self._value
-        return bool(event.start_mark.line == event.end_mark.line) and not hasattr(event, "anchored")
+        # An alias has an anchor too: what should stand elsewhere is not written here.
+        return bool(event.start_mark.line == event.end_mark.line) and event.anchor is None
 
     @property
     def notation(self) -> str | None:
@@ -185,7 +186,7 @@ def read(source: str | bytes, name: str | None = None) -> Document:
     Where the text cannot be read to its end, `data` is None.
     """
     document = Document(None, name)
-    if len(source) > MAX_BYTES:
+    if len(source) > MAX_BYTES or len(_bytes(source)) > MAX_BYTES:
         return _refused(
             document, "LK005", f"the file is longer than {MAX_BYTES:,} bytes, the most that a config may have"
         )
@@ -199,9 +200,8 @@ def read(source: str | bytes, name: str | None = None) -> Document:
     document.text = source = source.removeprefix("\ufeff")
     bad = [] if is_plain else [source.index(char) for char in set(source) if not _is_printable(char)]
     if bad:
-        before = LINE_BREAK.split(source[: min(bad)])
         message = f"the character U+{ord(source[min(bad)]):04X} is not allowed in YAML"
-        return _refused(document, "LK001", message, len(before), len(before[-1]) + 1)
+        return _refused(document, "LK001", message, *_end_of(source[: min(bad)]))
     try:
         with Uncollected():
             _Reader(document, is_json=bool(name and name.lower().endswith(".json"))).read()
@@ -221,6 +221,16 @@ def read(source: str | bytes, name: str | None = None) -> Document:
     return document
 
 
+def _bytes(source: str | bytes) -> bytes:
+    return source if isinstance(source, bytes) else source.encode("utf-8", "surrogatepass")
+
+
+def _end_of(text: str) -> tuple[int, int]:
+    """The line and the column behind a text."""
+    lines = LINE_BREAK.split(text)
+    return len(lines), len(lines[-1]) + 1
+
+
 def _is_printable(char: str) -> bool:
     """Whether YAML allows the character; a byte order mark stands at the start of a file only."""
     code = ord(char)
@@ -229,8 +239,7 @@ def _is_printable(char: str) -> bool:
 
 
 def _not_utf_8(document: Document, source: bytes, start: int) -> Document:
-    before = source[:start].decode()
-    line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+    line, column = _end_of(source[:start].decode().removeprefix("\ufeff"))
     guess = source[start : start + 1].decode("cp1252", "replace")
     help = "save the file as UTF-8" + (f"; in Windows-1252 the byte is {guess}" if guess.isalpha() else "")
     return _refused(document, "LK008", f"not UTF-8 text: byte 0x{source[start]:02x}", line, column, help=help)
@@ -303,6 +312,8 @@ class _Reader:
                     self.refuse("LK005", f"a value of more than {MAX_SCALAR:,} characters", event)
                 if is_mapping and key is None:
                     key = event
+                    if event.anchor is not None:
+                        anchors[event.anchor] = (_scalar(event), 0, event)
                     if value in container and (value != "<<" or event.style):
                         where = events[value][0].start_mark.line + 1
                         message = f"the key `{_cut(value)}` stands here again; it was set on line {where}"
@@ -427,6 +438,16 @@ class _Reader:
         from losskit.diagnostics import Diagnostic
 
         raise _RefusalError(Diagnostic(code, message).at(_span(event), self.document.name))
+
+
+def _scalar(event: Any) -> Any:
+    """What a scalar stands for where it is a value."""
+    text = event.value
+    if event.style:
+        return text
+    if text[:1] in _NUMBER_STARTS and len(text) <= MAX_DIGITS:
+        return _number(text)[0]
+    return _CONSTANTS.get(text, text)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -46,10 +46,7 @@ def explained(error: MarkedYAMLError, lines: Sequence[str]) -> Mistake:
         )
     elif "expected node content" in problem:
         opening = _last_open(place)
-        found = (
-            opening.mistake(f"`{opening.char}` is never closed", f"add `{_CLOSERS[opening.char]}`") if opening else None
-        )
-        found = found or place.mistake("a value is missing before this")
+        found = _never_closed(opening) if opening else place.mistake("a value is missing before this")
     elif during.startswith("while parsing a flow"):
         found = _in_brackets(place, before)
     elif "could not find expected ':'" in problem:
@@ -103,6 +100,10 @@ class _Place:
             if text.strip() and not text.lstrip().startswith("#"):
                 return _Place(self.lines, number, len(text) - len(text.lstrip()) + 1)
         return None
+
+
+def _never_closed(opening: _Place) -> Mistake:
+    return opening.mistake(f"`{opening.char}` is never closed", f"add `{_CLOSERS[opening.char]}`")
 
 
 def _last_open(place: _Place) -> _Place | None:
@@ -160,7 +161,7 @@ def _in_brackets(place: _Place, opening: _Place) -> Mistake | None:
     if closer is None:
         return None
     if place.is_end or (place.char == ":" and place.line > opening.line):
-        return opening.mistake(f"`{bracket}` is never closed", f"add `{closer}`")
+        return _never_closed(opening)
     if place.char in "]}":
         return place.mistake(f"`{bracket}` is closed by `{place.char}`", f"write `{closer}`")
     column = place.column

@@ -12,10 +12,9 @@ import os
 import re
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from losskit.config import MAX_PROBLEMS, Document, Path, Uncollected, read
+from losskit.config import MAX_BYTES, MAX_PROBLEMS, Document, Path, Uncollected, read
 from losskit.constants import (
     CATEGORY,
     CATEGORY_DISTRIBUTION,
@@ -35,6 +34,8 @@ if TYPE_CHECKING:
 
 # Keys that may be misspelt ones, of which so many are compared letter by letter.
 _MAX_COMPARED = 1000
+# Of a config that is given as a mapping; more than in a file, since lists may come out of counting.
+_MAX_VALUES = 1_000_000
 _TYPES_HELP = f"feature types: {', '.join(FEATURE_TYPES)}"
 
 
@@ -88,7 +89,9 @@ def document_of(
         if isinstance(source, str) and "\n" in source:
             raise TypeError("the source is no path but looks like YAML; pass it as text=")
         try:
-            return read(FilePath(source).read_bytes(), name or os.fspath(source))
+            with open(source, "rb") as file:
+                # One byte more than allowed is enough to refuse it, however long it is.
+                return read(file.read(MAX_BYTES + 1), name or os.fspath(source))
         except FileNotFoundError:
             if isinstance(source, str) and ": " in source:
                 raise TypeError("there is no such file, but the source looks like YAML; pass it as text=") from None
@@ -96,15 +99,28 @@ def document_of(
     return Document(plain(source), name)
 
 
-def plain(value: Any, depth: int = 0) -> Any:
-    """Mappings and sequences of any kind as dict and list; OmegaConf's containers with their references resolved."""
+def plain(value: Any) -> Any:
+    """Mappings and sequences of any kind as dict and list; OmegaConf's containers with their references resolved.
+
+    Raises:
+        ValueError: it contains itself, or is larger than any config.
+    """
+    return _plain(value, 0, [_MAX_VALUES])
+
+
+def _plain(value: Any, depth: int, left: list[int]) -> Any:
     if depth > 100:
         raise ValueError("the config is nested deeper than 100 levels, or contains itself")
+    if isinstance(value, (Mapping, Sequence)) and not isinstance(value, (str, bytes)):
+        # A list that holds another one many times, and so on, would never end.
+        left[0] -= len(value)
+        if left[0] < 0:
+            raise ValueError(f"the config has more than {_MAX_VALUES:,} values")
     if isinstance(value, Mapping):
-        return {str(key): plain(_item(value, key), depth + 1) for key in value}
+        return {str(key): _plain(_item(value, key), depth + 1, left) for key in value}
     # OmegaConf's ListConfig is a Sequence, and no list.
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
-        return [plain(_item(value, index), depth + 1) for index in range(len(value))]
+        return [_plain(_item(value, index), depth + 1, left) for index in range(len(value))]
     if isinstance(value, int) and value.bit_length() > 1024:
         return math.inf  # no float can hold it, and beyond some length Python refuses to print it
     # Arrays, tensors and their numbers, as they come out of counting classes.

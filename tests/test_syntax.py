@@ -14,7 +14,7 @@ MISTAKES = {
     "open bracket": ("    loss: [huber\n    x: 1\n", 4, 11, "`[` is never closed", "add `]`"),
     "open bracket at the end": ("    loss: [huber", 4, 11, "`[` is never closed", "add `]`"),
     "open brace": ("    loss: {type: huber\n    x: 1\n", 4, 11, "`{` is never closed", "add `}`"),
-    "open bracket with nothing": ("    loss: [huber, {\n", 4, 18, "`{` is never closed", "add `}`"),
+    "open bracket with nothing": ("    loss: [huber, {\n", 4, 19, "`{` is never closed", "add `}`"),
     "comma too many": ("    loss: [huber, , mse]\n", 4, 19, "a value is missing before this", None),
     "other bracket": ("    loss: [huber}\n", 4, 17, "`[` is closed by `}`", "write `]`"),
     "bracket too many": ("    loss: {type: huber}}\n", 4, 24, "this `}` closes nothing", "remove it"),
