@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from losskit.cli import CannotRunError
 
@@ -51,14 +51,61 @@ def find(paths: Sequence[str], exclude: Sequence[str], *, force_exclude: bool = 
 def _expand(path: str) -> list[str]:
     if os.path.exists(path):
         return [path]
-    if not any(character in path for character in "*?["):
+    if not _has_magic(path):
         raise CannotRunError(f"the path {path!r} does not exist")
-    import glob
-
-    matches = sorted(glob.glob(path, recursive=True))
+    # A pattern may meet a pipe or a device, reading which would never end.
+    matches = sorted(match for match in _matches(path) if os.path.isfile(match) or os.path.isdir(match))
     if not matches:
         raise CannotRunError(f"the path {path!r} matches nothing")
     return matches
+
+
+def _has_magic(path: str) -> bool:
+    return any(character in path for character in "*?[")
+
+
+def _matches(pattern: str) -> Iterable[str]:
+    """What fits a pattern, each once.
+
+    As the module glob has it, but `**` does not go through links: two that lead to their own folder would make it list
+    that folder 2^40 times.
+    """
+    import fnmatch
+
+    above, name = os.path.split(pattern)
+    found: dict[str, None] = {}
+    for folder in _matches(above) if _has_magic(above) else [above]:
+        if name == "**":
+            found.update(dict.fromkeys(_folders(folder)))
+        elif not _has_magic(name):
+            if os.path.lexists(os.path.join(folder, name)):
+                found[os.path.join(folder, name)] = None
+        else:
+            names = fnmatch.filter((entry.name for entry in _listed(folder)), name)
+            # As in a shell, what is hidden is meant only if the pattern says so.
+            names = [other for other in names if name.startswith(".") or not other.startswith(".")]
+            found.update((os.path.join(folder, other), None) for other in names)
+    return found
+
+
+def _folders(folder: str) -> Iterator[str]:
+    """A folder and all below it, without hidden ones and links."""
+    waiting = [folder]
+    while waiting:
+        yield (here := waiting.pop())
+        waiting += [
+            os.path.join(here, entry.name)
+            for entry in _listed(here)
+            if not entry.name.startswith(".") and _is_folder(entry)
+        ]
+
+
+def _listed(folder: str) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder or ".") as entries:
+            return list(entries)
+    except OSError:
+        return []
 
 
 def _walk(folder: str, exclude: Sequence[str]) -> Iterator[Found]:
@@ -71,28 +118,44 @@ def _walk(folder: str, exclude: Sequence[str]) -> Iterator[Found]:
         folders: list[str] = []
         try:
             with os.scandir(prefix or ".") as entries:
-                here = sorted(entries, key=lambda entry: entry.name)
+                # There may be a hundred thousand others.
+                here = sorted(filter(_may_matter, entries), key=lambda entry: entry.name)
         except OSError as error:
             # The rest can still be checked, as others do it too.
             print(f"losskit: cannot look into {prefix or '.'!r}: {error.strerror}", file=sys.stderr)
             continue
         for entry in here:
-            name, path = entry.name, prefix + entry.name
-            if name.startswith(".") or (exclude and _is_excluded(path, exclude)):
+            path = prefix + entry.name
+            if exclude and _is_excluded(path, exclude):
                 continue
-            if entry.is_dir(follow_symlinks=False):
+            if _is_folder(entry):
                 folders.append(f"{path}/")
-            elif name.endswith(SUFFIXES) and not name.endswith(SCHEMA_SUFFIX) and _may_be_read(entry, root):
+            elif _may_be_read(entry, root):
                 yield Found(path, False)
         waiting.extend(reversed(folders))
 
 
+def _may_matter(entry: os.DirEntry[str]) -> bool:
+    name = entry.name
+    is_config = name.endswith(SUFFIXES) and not name.endswith(SCHEMA_SUFFIX)
+    return not name.startswith(".") and (is_config or _is_folder(entry))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:
+        return False
+
+
 def _may_be_read(entry: os.DirEntry[str], root: str) -> bool:
     """Whether it is a file, and no pipe that would never end, nor a link that leads out of the folder or nowhere."""
-    if not entry.is_symlink():
-        return entry.is_file()
-    target = os.path.realpath(entry.path)
-    return entry.is_file() and os.path.commonpath([root, target]) == root
+    try:
+        if not entry.is_file():
+            return False
+        return not entry.is_symlink() or os.path.commonpath([root, os.path.realpath(entry.path)]) == root
+    except (OSError, ValueError):  # links in a circle; another drive of Windows
+        return False
 
 
 def _is_excluded(path: str, patterns: Sequence[str]) -> bool:

@@ -8,6 +8,7 @@ import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
+from losskit.cli import CannotRunError
 from losskit.cli.checking import Options, Outcome, check_file
 from losskit.cli.files import Found
 
@@ -38,6 +39,7 @@ def usable_processors() -> int:
 
 def _spread(files: Iterator[Found], options: Options, plugins: Sequence[str], processes: int) -> Iterator[Outcome]:
     from concurrent.futures import Future, ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
 
     pool = ProcessPoolExecutor(processes, initializer=_prepare, initargs=(list(plugins), list(sys.path)))
     try:
@@ -49,6 +51,9 @@ def _spread(files: Iterator[Found], options: Options, plugins: Sequence[str], pr
                 yield from waiting.popleft().result()
         while waiting:
             yield from waiting.popleft().result()
+    except BrokenProcessPool as error:
+        message = "a process that checked files was ended from outside, perhaps for lack of memory; not all are checked"
+        raise CannotRunError(message) from error
     finally:
         pool.shutdown(cancel_futures=True)
 
@@ -56,7 +61,9 @@ def _spread(files: Iterator[Found], options: Options, plugins: Sequence[str], pr
 def _prepare(plugins: Sequence[str], path: Sequence[str]) -> None:
     import gc
     import signal
+    import threading
 
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     # Ctrl-C ends the process that waits for this one, which then ends this one without a word.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Few cycles are left behind, and to look for them in every large file takes a third of the time.
@@ -65,6 +72,15 @@ def _prepare(plugins: Sequence[str], path: Sequence[str]) -> None:
 
     sys.path[:] = path
     import_plugins(plugins)
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the one that waits for it is gone: nothing else would, were that killed."""
+    from multiprocessing import connection, parent_process
+
+    if parent := parent_process():
+        connection.wait([parent.sentinel])
+        os._exit(1)
 
 
 def _check_batch(batch: list[Found], options: Options) -> list[Outcome]:

@@ -15,7 +15,7 @@ from losskit.cli import (
 )
 from losskit.cli.checking import Options, Outcome, check, check_file, encoded
 from losskit.cli.files import DEFAULT_EXCLUDE, find
-from losskit.cli.formats import FORMATS, FileReport, Reporter, Summary
+from losskit.cli.formats import FORMATS, FileReport, Reporter, Summary, printable
 from losskit.cli.project import read_project
 from losskit.config import MAX_BYTES
 
@@ -207,7 +207,7 @@ class _Run:
         self.count(outcome)
         if self.options.verbose:
             state = f"{len(report.diagnostics)} found" if report.diagnostics else "right"
-            print(f"losskit: {report.name}: {state}", file=sys.stderr)
+            print(f"losskit: {printable(report.name)}: {state}", file=sys.stderr)
         if outcome.fixed is not None and self.wants_diff:
             from losskit.cli.difference import print_difference
 
@@ -222,7 +222,7 @@ class _Run:
             self.left_out += 1
             if self.options.verbose:
                 line = f":{why.line}" if why.line else ""
-                print(f"losskit: {why.file}{line}: left out: {why.message}", file=sys.stderr)
+                print(f"losskit: {printable(why.file or '')}{line}: left out: {why.message}", file=sys.stderr)
 
     def left_out_in_words(self) -> str:
         """How many files could not be read."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from losskit.cli.formats import FileReport, Reporter, described
+from losskit.cli.formats import FileReport, Reporter, described, printable
 from losskit.cli.formats.places import repository_path, well_formed
 from losskit.diagnostics import Diagnostic
 
@@ -19,7 +19,7 @@ class Format(Reporter):
 def _command(diagnostic: Diagnostic, name: str, path: str) -> str:
     properties: dict[str, str | int] = {"title": f"losskit {diagnostic.code} ({diagnostic.name})", "file": path}
     position, end = diagnostic.position, diagnostic.end
-    place = name
+    place = printable(name)
     if position:
         end = end or position
         properties |= {"line": position.line, "col": position.column, "endLine": end.line, "endColumn": end.column}
