@@ -461,7 +461,9 @@ def test_ctrl_c_ends_all_processes_without_a_word(many):
         [
             sys.executable,
             "-c",
-            "import sys, time\nfrom losskit.cli import main, checking\n"
+            # Where the tests run in the background of a shell, Ctrl-C is ignored.
+            "import signal, sys, time\nfrom losskit.cli import main, checking\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             "slow = checking.check_file\n"
             "checking.check_file = lambda *a: (time.sleep(0.05), slow(*a))[1]\n"
             "import losskit.cli.spreading as s\n"
