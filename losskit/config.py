@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import gc
 import itertools
+import math
 import re
 
 import yaml
@@ -27,6 +28,7 @@ from yaml.events import (
 # modules on its way do without them.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import Any, NoReturn
 
     from losskit.diagnostics import Diagnostic, Edit, Span
@@ -191,11 +193,10 @@ def read(source: str | bytes, name: str | None = None) -> Document:
     is_plain = isinstance(source, bytes) and not source.translate(None, _PRINTABLE_ASCII)
     if isinstance(source, bytes):
         try:
-            source = source.decode()
+            text = source.decode()
         except UnicodeDecodeError as error:
-            before = error.object[: error.start].decode()
-            message = f"not UTF-8 text: byte 0x{source[error.start]:02x}"
-            return _refused(document, "LK008", message, *_end_of(before.removeprefix("\ufeff")))
+            return _not_utf_8(document, source, error.start)
+        source = text
     document.text = source = source.removeprefix("\ufeff")
     bad = [] if is_plain else [source.index(char) for char in set(source) if not _is_printable(char)]
     if bad:
@@ -208,13 +209,11 @@ def read(source: str | bytes, name: str | None = None) -> Document:
         document.data = None
         document.diagnostics.append(refusal.diagnostic)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        problem = " ".join(filter(None, (error.context, error.problem)))
-        place = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        # Where the text ends too early, libyaml names the line behind the last one.
-        if place[0] > len(document.lines):
-            place = _end_of(source)
-        _refused(document, "LK001", f"not valid YAML: {problem}", *place)
+        from losskit.syntax import explained
+
+        mistake = explained(error, document.lines)
+        message = f"not valid YAML: {mistake.message}"
+        _refused(document, "LK001", message, mistake.line, mistake.column, help=mistake.help)
     except (yaml.YAMLError, ValueError) as error:
         _refused(document, "LK001", f"not valid YAML: {error}")
     if document.data is None and not document.diagnostics:
@@ -239,12 +238,28 @@ def _is_printable(char: str) -> bool:
     return (is_bmp and code != 0xFEFF) or code > 0xFFFF or char in "\t\n\r\x85"
 
 
-def _refused(document: Document, code: str, message: str, line: int = 1, column: int = 1) -> Document:
+def _not_utf_8(document: Document, source: bytes, start: int) -> Document:
+    line, column = _end_of(source[:start].decode().removeprefix("\ufeff"))
+    guess = source[start : start + 1].decode("cp1252", "replace")
+    help = "save the file as UTF-8" + (f"; in Windows-1252 the byte is {guess}" if guess.isalpha() else "")
+    return _refused(document, "LK008", f"not UTF-8 text: byte 0x{source[start]:02x}", line, column, help=help)
+
+
+def events_of(text: str) -> Iterator[Any]:
+    """The parser's events of a text that can be read."""
+    loader = _Loader(text)
+    while (event := loader.get_event()) is not None:
+        yield event
+
+
+def _refused(
+    document: Document, code: str, message: str, line: int = 1, column: int = 1, *, help: str | None = None
+) -> Document:
     from losskit.diagnostics import Diagnostic, Position, Span
 
     document.data = None
     position = Position(line, column)
-    document.diagnostics.append(Diagnostic(code, message).at(Span(position, position), document.name))
+    document.diagnostics.append(Diagnostic(code, message, help=help).at(Span(position, position), document.name))
     return document
 
 
@@ -473,6 +488,24 @@ def number_notation_warning(document: Document, path: Path) -> Diagnostic | None
         message = f"`{entry.notation}` is a number here, but text for PyYAML's default reader"
         better = _yaml_1_1(entry.notation)
     return document.diagnose("LK302", path, message, severity="warning", help=f"write {better}", cure=better)
+
+
+def number_of(text: str) -> Any:
+    """The number that a plain scalar is, or the text that it is."""
+    return _number(text)[0]
+
+
+def usual_notation(text: str) -> str | None:
+    """How to write a number so that all readers take it for the same; None where the text is no number."""
+    value, is_odd = _number(text)
+    try:
+        if value is None or isinstance(value, (str, bool)) or not math.isfinite(value):
+            return None
+    except OverflowError:
+        return None
+    if not is_odd:
+        return text
+    return str(value) if isinstance(value, int) else _yaml_1_1(text)
 
 
 def _yaml_1_1(text: str) -> str:

@@ -12,6 +12,8 @@ REPOSITORY = "https://github.com/losskit/losskit"
 ERROR = "error"
 WARNING = "warning"
 
+INTERPOLATION_HELP = "OmegaConf resolves this; check the composed config, or the DictConfig in Python"
+
 # Longer values are cut: a message must stay readable, and formatting a hostile value must stay cheap.
 MAX_SHOWN = 40
 
@@ -187,6 +189,11 @@ def show_path(path: Iterable[str | int]) -> str:
     for step in path:
         text += f"[{step}]" if isinstance(step, int) else f".{cut(step)}" if text else cut(step)
     return text
+
+
+def is_interpolation(value: Any) -> bool:
+    """Whether a text stands for another value, as OmegaConf and Hydra write it: `${other.key}`."""
+    return isinstance(value, str) and value.startswith("${") and value.endswith("}")
 
 
 def quoting(value: Any) -> str | None:

@@ -14,13 +14,12 @@ from losskit.constants import (
     FEATURE_KEYS,
     FEATURE_TYPES,
     FEATURES_KEY,
-    FOREIGN_KEYS,
     LOSSES_KEY,
     RESERVED,
 )
 from losskit.schema.compiled import CHECKS, LOSSES, NAMES
 from losskit.schema.quick import compiled
-from losskit.spelling import MAX_LENGTH, NEAR_MISS, may_be_near
+from losskit.spelling import is_near_miss
 
 TYPE_CHECKING = False  # as in config.py
 if TYPE_CHECKING:
@@ -30,6 +29,8 @@ if TYPE_CHECKING:
     from losskit.schema.quick import Check
 
 _TYPES = frozenset(FEATURE_TYPES)
+# Keys of a feature that may be settings in the wrong place.
+_BESIDE = {"params"}.union(*(settings for _, settings, *_ in LOSSES.values())).difference(FEATURE_KEYS)
 
 
 def is_right(document: Document) -> bool:
@@ -42,12 +43,12 @@ def is_right(document: Document) -> bool:
         features = data[FEATURES_KEY]
         if LOSSES_KEY in data or not isinstance(features, list) or not features:
             return False
-        if any(_is_near_miss(key, (FEATURES_KEY,)) for key in data):
+        if any(is_near_miss(key, (FEATURES_KEY,)) for key in data):
             return False
         names = {feature["name"] for feature in features if look.at_feature(feature)}
         return len(names) == len(features)
     losses = data.get(LOSSES_KEY)
-    if not isinstance(losses, list) or any(_is_near_miss(key, (LOSSES_KEY,)) for key in data):
+    if not isinstance(losses, list) or any(is_near_miss(key, (LOSSES_KEY,)) for key in data):
         return False
     return look.at_losses(losses)
 
@@ -59,18 +60,8 @@ def has_no_losses(document: Document) -> bool:
         isinstance(data, dict)
         and not document.diagnostics
         and FEATURES_KEY not in document.text
-        and not any(key == LOSSES_KEY or _is_near_miss(key, (FEATURES_KEY, LOSSES_KEY)) for key in data)
+        and not any(key == LOSSES_KEY or is_near_miss(key, (FEATURES_KEY, LOSSES_KEY)) for key in data)
     )
-
-
-def _is_near_miss(key: str, known: tuple[str, ...]) -> bool:
-    # What is kept is short, for files may hold thousands of long keys.
-    return len(key) <= MAX_LENGTH and _may_be_misspelt(key, known)
-
-
-@functools.lru_cache(maxsize=4096)
-def _may_be_misspelt(key: str, known: tuple[str, ...]) -> bool:
-    return key not in known and key not in FOREIGN_KEYS and may_be_near(key, known, NEAR_MISS)
 
 
 class _Look:
@@ -88,7 +79,7 @@ class _Look:
         name, self.kind = feature.get("name"), feature.get("type")
         if not isinstance(name, str) or not name or not isinstance(self.kind, str) or self.kind not in _TYPES:
             return False
-        if any(_is_near_miss(key, FEATURE_KEYS) for key in feature) or not self.at_classes(feature):
+        if any(key in _BESIDE or is_near_miss(key, FEATURE_KEYS) for key in feature) or not self.at_classes(feature):
             return False
         loss = feature.get("loss") if "loss" in feature else DEFAULT_LOSSES.get(self.kind)
         return self.at_losses(loss) if isinstance(loss, list) else self.at_loss(loss)

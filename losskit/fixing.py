@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from losskit.config import LINE_BREAK, Document, Path, read
-from losskit.constants import RESERVED
+from losskit.constants import LOSSES_KEY, RESERVED
 from losskit.diagnostics import Diagnostic, Edit, Position, has_errors
 from losskit.validation import Validation
 
@@ -46,7 +46,7 @@ def fix(
     Args:
         text: the config.
         name: of the file.
-        at: where the losses stand; MMF reads `params` itself there, so they stay.
+        at: where the losses stand; MMF reads `params` itself there, and in a list `losses`, so they stay.
         shown: says which of the diagnostics of a document are meant; None for all.
         validation: of the text, where it is at hand.
     """
@@ -157,6 +157,8 @@ def _with_params(validation: Validation) -> Iterator[Path]:
     for losses in validation.losses:
         for found in losses:
             *path, last = found.paths["type"]
+            if path[:1] == [LOSSES_KEY]:
+                continue  # the form of MMF, which needs its `params`
             loss = _value(validation.document, path) if last == "type" else None
             params = loss.get("params") if isinstance(loss, dict) else None
             if isinstance(loss, dict) and isinstance(params, dict) and params.keys().isdisjoint((*loss, *RESERVED)):

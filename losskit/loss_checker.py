@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import functools
 import itertools
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from losskit.config import MAX_PROBLEMS, Document, Path, is_oddly_written, number_notation_warning
 from losskit.constants import DEFAULT_LOSSES, MULTI, RESERVED
-from losskit.diagnostics import WARNING, Diagnostic, cut, listing, show
+from losskit.diagnostics import INTERPOLATION_HELP, WARNING, Diagnostic, cut, is_interpolation, listing, show
 from losskit.registry import LossEntry, Registry
-from losskit.settings import setting_errors
-from losskit.spelling import nearest, suggested
+from losskit.settings import fits, setting_errors
+from losskit.spelling import meant, nearest, suggested
 
 if TYPE_CHECKING:
     from losskit.schema.base import BaseLossConfig, FeatureContext
@@ -171,7 +172,13 @@ class LossChecker:
     ) -> None:
         """Says what stands in place of `type`, and takes a misspelt one for it so that the settings are checked."""
         near = nearest("type", itertools.islice(loss, 100), cutoff=0.7)
-        if len(loss) == 1 and self.registry.find(next(iter(loss))):
+        glued = next((key for key in itertools.islice(loss, 100) if re.match(r"type[:=]\S", key)), None)
+        if glued:
+            name = re.split("[:=]", glued, maxsplit=1)[1]
+            cure = f"type: {name}" if loss[glued] is None and re.fullmatch(r"[\w-]+", name) else None
+            message, help = f"the loss has no `type`, but `{cut(glued)}`", f"write `type: {cut(name)}`, with a space"
+            self.report("LK102", (*path, glued), message, on_key=True, help=help, cure=cure)
+        elif len(loss) == 1 and self.registry.find(next(iter(loss))):
             (name,) = loss
             help = f"write {{type: {cut(name)}, …}}, with the settings beside `type`"
             self.report("LK102", path, "the loss has no `type`", help=help)
@@ -195,7 +202,7 @@ class LossChecker:
         if entry is None:
             near, cure = self._spelling(kind, context.type)
             suggestion = cure or (near[0] if near else None)
-            message, help = f"no loss named {show(kind)}", self.names_help(context)
+            message, help = f"no loss named {show(kind)}", _notation_help(kind) or self.names_help(context)
             if kind == MULTI:
                 message, suggestion = f"`{MULTI}` is no loss, but a list of losses that stands in its `params`", None
                 help = f"write {{type: {MULTI}, params: [...]}}, or the losses themselves"
@@ -256,9 +263,12 @@ class LossChecker:
         wrong = set(values.keys() - properties.keys())
         for key in values:
             if key in wrong:
-                # `weight` is no weight of classes.
+                # `weight` is no weight of classes. What takes the value is more likely than what does not.
                 names = [name for name in lasting if name != "weight" or "class" not in key]
-                suggestion, cure = suggested(key, names, taken=values)
+                fitting = [name for name in names if fits(values[key], entry, name)]
+                suggestion, cure = suggested(key, fitting, taken=values)
+                suggestion = suggestion or suggested(key, names)[0]
+                suggestion, cure = self._params_meant(key, values[key]) or (suggestion, cure)
                 help = f"settings of `{entry.name}`: {', '.join(settings)}"
                 message = f"`{entry.name}` has no setting `{cut(key)}`"
                 if key in entry.left_out:
@@ -284,6 +294,11 @@ class LossChecker:
         if isinstance(values.get("inputs"), dict):
             self._check_roles(found)
         return wrong
+
+    def _params_meant(self, key: str, value: Any) -> tuple[str, str | None] | None:
+        """Whether a key is `params`, misspelt, and what holds for it."""
+        is_meant = isinstance(value, dict) and (meant(key, ("params",)) or key.lower() == "parameters")
+        return ("params", "params") if is_meant else None
 
     def _check_roles(self, found: FoundLoss) -> None:
         entry = found.entry
@@ -363,3 +378,12 @@ class LossChecker:
         if len(self.problems) >= MAX_PROBLEMS:
             raise TooManyProblemsError
         self.problems.append(self.document.diagnose(code, path, message, **options))
+
+
+def _notation_help(name: str) -> str | None:
+    """The cure where what stands for a loss is more than its name."""
+    if is_interpolation(name):
+        return INTERPOLATION_HELP
+    if call := re.fullmatch(r"(\w+)\((.*)\)", name):
+        return f"settings stand beside `type`: {{type: {cut(call[1])}, {cut(call[2].replace('=', ': '))}}}"
+    return f"several losses are a list: [{cut(name)}]" if "," in name else None

@@ -206,7 +206,6 @@ def _settings() -> tuple[Options, Sequence[str]]:
     Raises:
         CannotRunError: it says something wrong, or a plugin of losskit fails.
     """
-    from losskit.cli import import_plugins
     from losskit.cli.checking import Options
     from losskit.cli.files import DEFAULT_EXCLUDE
     from losskit.cli.project import read_project
@@ -214,7 +213,7 @@ def _settings() -> tuple[Options, Sequence[str]]:
 
     project = read_project()
     said = project.settings
-    import_plugins(said.get("plugins", ()))
+    project.import_plugins(())
     selection = Selection(said.get("select"), said.get("ignore")) if {"select", "ignore"} & said.keys() else None
     exclude = project.patterns()
     return Options(at=said.get("at"), selection=selection), DEFAULT_EXCLUDE if exclude is None else exclude

@@ -30,6 +30,18 @@ if TYPE_CHECKING:
 PLUGIN_GROUP = "losskit.losses"
 PLUGIN_VARIABLE = "LOSSKIT_PLUGINS"
 
+# What others call losses, where the letters do not lead to our name; they are suggested, and never taken for it.
+CALLED_ELSEWHERE = {
+    **dict.fromkeys(("ce", "ce_loss", "xent", "categorical_crossentropy"), "cross_entropy"),
+    "sparse_categorical_crossentropy": "cross_entropy",
+    "bce_logits": "bce_with_logits",
+    **dict.fromkeys(("kl", "kld", "kl_loss"), "kl_div"),
+    **dict.fromkeys(("soft_dice", "soft_dice_loss"), "dice"),
+    **dict.fromkeys(("triplet", "triplet_loss"), "triplet_margin"),
+    "simclr": "nt_xent",
+    **dict.fromkeys(("cosine", "cosine_similarity"), "cosine_embedding"),
+}
+
 L = TypeVar("L", bound=Callable[..., Any])
 
 
@@ -178,6 +190,9 @@ class Registry:
             return []
         by_name = {n: e.feature_types for e in self.entries() for n in e.lasting_names}
         fitting = [n for n, types in by_name.items() if feature_type is None or feature_type in types]
+        elsewhere = CALLED_ELSEWHERE.get(name.lower().replace("-", "_"))
+        if elsewhere in by_name:
+            return [elsewhere]
         stem = name.lower().removesuffix("loss").rstrip("_- ") or name
         # A class's name, such as BCEWithLogitsLoss, has the letters of the loss's name.
         letters = _letters(name)

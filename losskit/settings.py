@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from losskit.config import MAX_PROBLEMS
-from losskit.diagnostics import quoting, show, show_path
+from losskit.config import MAX_PROBLEMS, number_of, usual_notation
+from losskit.diagnostics import INTERPOLATION_HELP, is_interpolation, quoting, show, show_path
 from losskit.registry import LossEntry
 from losskit.schema.describe import describe, yaml_text
 from losskit.schema.quick import UnknownKeywordError, compiled, is_integer, is_number
@@ -20,6 +21,14 @@ _LIMITS = {
     "maximum": "at most",
     "exclusiveMaximum": "less than",
 }
+_BOOLEANS = {
+    **dict.fromkeys(("true", "yes", "on", "y"), "true"),
+    **dict.fromkeys(("false", "no", "off", "n"), "false"),
+}
+_PERCENT = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)\s*%")
+_COMMA = re.compile(r"[-+]?[0-9]{1,9},[0-9]{1,9}")
+_FRACTION = re.compile(r"([0-9]{1,9})\s*/\s*([1-9][0-9]{0,8})")
+_UNIT = re.compile(r"[-+]?[0-9]{1,9}(?:\.[0-9]{1,9})?\s*[A-Za-z]{1,9}")
 _UNITS = {"Items": ("value", "values"), "Length": ("character", "characters"), "Properties": ("entry", "entries")}
 
 
@@ -34,6 +43,14 @@ class SettingError(NamedTuple):
     help: str | None = None
     # What should stand in place of the value, where that is safe to say.
     cure: str | None = None
+
+
+def fits(value: Any, entry: LossEntry, setting: str) -> bool:
+    """Whether a value is allowed for a setting."""
+    try:
+        return compiled(entry.schema["properties"][setting])(value)
+    except UnknownKeywordError:
+        return True
 
 
 def setting_errors(entry: LossEntry, values: Mapping[str, Any]) -> Iterator[SettingError]:
@@ -193,19 +210,36 @@ def _objection(
 
 
 def _type_help(value: Any, schema: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """How to write a value of another type that means the same, and only that."""
+    """How to write a value of another type, and that as a cure where it means the same, and only that."""
     kinds = schema.get("type", [])
     kinds = [kinds] if isinstance(kinds, str) else kinds
-    if isinstance(value, str) and {"number", "integer"} & set(kinds):
-        text = value.replace("_", "")
-        try:
-            number = int(text) if text.lstrip("+-").isdecimal() else float(text)
-        except ValueError:
+    if not isinstance(value, str):
+        return (quoting(value), None) if kinds == ["string"] else (None, None)
+    if is_interpolation(value):
+        return INTERPOLATION_HELP, None
+    word = value.strip().lower()
+    if word == "none" and "null" in kinds:
+        return "write null", "null"
+    if "boolean" in kinds and word in _BOOLEANS:
+        return f"write {_BOOLEANS[word]}", _BOOLEANS[word]
+    if not {"number", "integer"} & set(kinds):
+        return None, None
+    if notation := usual_notation(value.strip().replace("_", "")):
+        if not compiled(schema)(number_of(notation)):
             return None, None
-        if not compiled(schema)(number):
-            return None, None
-        return f"write {yaml_text(number)}" + ("" if "_" in value else " without quotes"), yaml_text(number)
-    if isinstance(value, str) and "boolean" in kinds and value.lower() in ("yes", "no", "on", "off", "y", "n"):
-        meant = "true" if value.lower() in ("yes", "on", "y") else "false"
-        return f"write {meant}", meant
-    return (quoting(value), None) if kinds == ["string"] else (None, None)
+        return f"write {notation}" + ("" if "_" in value else " without quotes"), notation
+    return _number_help(value.strip(), compiled(schema)), None
+
+
+def _number_help(text: str, check: Callable[[Any], bool]) -> str | None:
+    """How to write what a person would read as a number."""
+    if match := _PERCENT.fullmatch(text):
+        number = float(match[1]) / 100
+        return f"write {yaml_text(number)}" if check(number) else None
+    if _COMMA.fullmatch(text):
+        number = float(text.replace(",", "."))
+        return f"write {yaml_text(number)}, with a point" if check(number) else None
+    if match := _FRACTION.fullmatch(text):
+        number = int(match[1]) / int(match[2])
+        return f"write {yaml_text(number)}" if check(number) else None
+    return "write a number without a unit" if _UNIT.fullmatch(text) else None

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Container, Iterable
 
+from losskit.constants import FOREIGN_KEYS
+
+# What other systems call our keys.
+OTHER_NAMES = {"criterion": "loss", "loss_fn": "loss", "loss_function": "loss", "objective": "loss"}
 # Longer words are compared with none: what is so long is no slip in a name, and would take long.
 MAX_LENGTH = 100
+# With a letter more, a name of so many letters is most often another name.
+_SHORT = 4
 # How near a key must be to one of ours to be taken for a misspelt one.
 NEAR_MISS = 0.8
 
@@ -37,6 +44,19 @@ def may_be_near(word: str, names: Iterable[str], cutoff: float) -> bool:
     return False
 
 
+def is_near_miss(key: str, known: tuple[str, ...]) -> bool:
+    """Whether a key may be one of `known`, misspelt or by another system's name."""
+    # What is kept is short, for files may hold thousands of long keys.
+    return len(key) <= MAX_LENGTH and _may_be_misspelt(key, known)
+
+
+@functools.lru_cache(maxsize=4096)
+def _may_be_misspelt(key: str, known: tuple[str, ...]) -> bool:
+    if key in known or key in FOREIGN_KEYS:
+        return False
+    return OTHER_NAMES.get(key.lower()) in known or may_be_near(key, known, NEAR_MISS) or meant(key, known) is not None
+
+
 def meant(word: str, names: Iterable[str]) -> str | None:
     """The one name that differs from `word` by a slip: a letter too many, missing, wrong, or two in the wrong order.
 
@@ -55,7 +75,13 @@ def meant(word: str, names: Iterable[str]) -> str | None:
         and _letters_in_common(word, name.lower()) + allowed >= max(len(word), len(name))
     ]
     near = [name for name in alike if _slips(word, name.lower(), allowed) <= allowed]
-    return near[0] if len(near) == 1 else None
+    return near[0] if len(near) == 1 and not _is_another(word, near[0].lower()) else None
+
+
+def _is_another(word: str, name: str) -> bool:
+    """Whether a word may well be a name of its own, which is unknown here: `msle` is no `mse`, `nll_3d` no `nll_2d`."""
+    digits = [char for char in word if char.isdigit()]
+    return (len(word) > len(name) and len(name) <= _SHORT) or digits != [char for char in name if char.isdigit()]
 
 
 def suggested(word: str, names: Iterable[str], taken: Container[str] = ()) -> tuple[str | None, str | None]:

@@ -6,10 +6,12 @@ names, then against the rules across settings that its config class may have.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from losskit.config import MAX_BYTES, MAX_PROBLEMS, Document, Path, Uncollected, read
@@ -20,13 +22,12 @@ from losskit.constants import (
     FEATURE_KEYS,
     FEATURE_TYPES,
     FEATURES_KEY,
-    FOREIGN_KEYS,
     LOSSES_KEY,
 )
 from losskit.diagnostics import WARNING, ConfigError, Diagnostic, cut, has_errors, in_order, quoting, show
 from losskit.loss_checker import FoundLoss, LossChecker, TooManyProblemsError
 from losskit.registry import Registry, registry
-from losskit.spelling import NEAR_MISS, Speller, may_be_near, meant, nearest, suggested
+from losskit.spelling import NEAR_MISS, OTHER_NAMES, Speller, is_near_miss, meant, nearest, suggested
 
 if TYPE_CHECKING:
     from losskit.schema.base import FeatureConfig, FeatureContext, LossesConfig
@@ -255,12 +256,14 @@ class Validation:
             help = "`at` leads to a list of losses, or to a mapping that has one of these" if path else None
             self._checker.report("LK101", path, message, help=help)
 
-    def _check_near_misses(self, data: dict[str, Any], path: Path, known: tuple[str, ...]) -> None:
+    def _check_near_misses(
+        self, data: dict[str, Any], path: Path, known: tuple[str, ...], present: Collection[str] = ()
+    ) -> None:
         for key, value in data.items():
-            if key not in known and key not in FOREIGN_KEYS and may_be_near(key, known, NEAR_MISS):
-                near = [name for name in self._near(key, known) if name not in data]
+            if is_near_miss(key, known):
+                near = [name for name in self._near(key, known) if name not in data and name not in present]
                 if near:
-                    self.has_losses |= near[0] == FEATURES_KEY
+                    self.has_losses |= near[0] == FEATURES_KEY or self._looks_right(near[0], value)
                     message = f"`{cut(key)}` is ignored"
                     # The key may be another's, unless what stands there can only be ours.
                     cure = near[0] if meant(key, known) == near[0] and self._looks_right(near[0], value) else None
@@ -273,7 +276,10 @@ class Validation:
         if (key, known) not in self._near_misses:
             if len(self._near_misses) >= _MAX_COMPARED:
                 return []
-            self._near_misses[key, known] = nearest(key, known, NEAR_MISS)
+            slip = meant(key, known)
+            other = OTHER_NAMES.get(key.lower())
+            near = [other] if other in known else [slip] if slip else nearest(key, known, NEAR_MISS)
+            self._near_misses[key, known] = near
         return self._near_misses[key, known]
 
     def _looks_right(self, key: str, value: Any) -> bool:
@@ -289,9 +295,11 @@ class Validation:
     # Features
 
     def _check_features(self, features: Any, path: Path) -> None:
-        self.has_losses = True
+        # Others call numbers so, such as the size of a layer.
+        self.has_losses |= not isinstance(features, (bool, int, float))
         if not isinstance(features, list) or not features:
-            self._checker.report("LK101", path, f"`{FEATURES_KEY}` must be a list of features, got {show(features)}")
+            message = f"`{FEATURES_KEY}` must be a list of features, got {show(features)}"
+            self._checker.report("LK101", path, message, help="each feature begins with `- `")
             return
         first: dict[str, Path] = {}
         for index, feature in enumerate(features):
@@ -313,13 +321,8 @@ class Validation:
     def _check_feature(self, feature: dict[str, Any], path: Path) -> None:
         from losskit.schema.base import FeatureContext
 
-        self._check_near_misses(feature, path, FEATURE_KEYS)
+        feature = self._with_keys(feature, path)
         name, feature_type = feature.get("name"), feature.get("type")
-        for key in ("name", "type"):
-            if key not in feature:
-                self._checker.report(
-                    "LK102", path, f"the feature has no `{key}`", help=_TYPES_HELP if key == "type" else None
-                )
         if "name" in feature and not isinstance(name, str):
             self._checker.report("LK202", (*path, "name"), f"`name` must be text, got {show(name)}", help=quoting(name))
         if name == "":
@@ -343,7 +346,33 @@ class Validation:
             found = self._default_loss(context.type, path, context)
         else:
             found = []
+        self._check_beside(feature, path, found)
         self.features.append(FoundFeature(name if isinstance(name, str) else None, context, found))
+
+    def _with_keys(self, feature: dict[str, Any], path: Path) -> dict[str, Any]:
+        """The feature, with what stands under a misspelt `name` or `type` taken for it."""
+        missing = [key for key in ("name", "type") if key not in feature]
+        near = {key: next((k for k in itertools.islice(feature, 100) if meant(k, (key,))), None) for key in missing}
+        rest = {key: value for key, value in feature.items() if key not in near.values()}
+        self._check_near_misses(rest, path, FEATURE_KEYS, present=(*feature, *missing))
+        for key, written in near.items():
+            message, help = f"the feature has no `{key}`", _TYPES_HELP if key == "type" else None
+            if written is None:
+                self._checker.report("LK102", path, message, help=help)
+            else:
+                message += f", but `{cut(written)}`"
+                where = (*path, written)
+                self._checker.report("LK102", where, message, on_key=True, suggestion=key, help=help, cure=key)
+        return feature
+
+    def _check_beside(self, feature: dict[str, Any], path: Path, losses: list[FoundLoss]) -> None:
+        """Warns of settings that stand beside `loss`, where they would be ignored."""
+        settings = {"params"}.union(*(found.entry.schema["properties"] for found in losses)) if losses else set()
+        for key in feature:
+            if key in settings and key not in FEATURE_KEYS:
+                message = f"`{cut(key)}` has no effect on a feature: settings stand in its loss"
+                help = f"write `loss: {{type: {losses[0].entry.name}, {cut(key)}: …}}`"
+                self._checker.report("LK303", (*path, key), message, on_key=True, severity=WARNING, help=help)
 
     def _report_unknown_type(self, feature_type: str, path: Path) -> None:
         suggestion, cure = suggested(feature_type, FEATURE_TYPES)
@@ -357,7 +386,15 @@ class Validation:
             count = int(count)
         if "num_classes" in feature and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
             message = f"`num_classes` must be an integer of at least 1, got {show(count)}"
-            self._checker.report("LK203" if type(count) is int else "LK202", (*path, "num_classes"), message)
+            cure = count if isinstance(count, str) and re.fullmatch("[1-9][0-9]{0,8}", count) else None
+            self._checker.report(
+                "LK203" if type(count) is int else "LK202",
+                (*path, "num_classes"),
+                message,
+                help=f"write {cure} without quotes" if cure else None,
+                cure=cure,
+                keeps_quotes=False,
+            )
             count = None
         if "classes" not in feature:
             return count, None
@@ -390,15 +427,24 @@ class Validation:
     def _check_bare_losses(self, losses: Any, path: Path) -> None:
         from losskit.schema.base import FeatureContext
 
+        # Other tools call other things so: a training history has numbers.
         if not isinstance(losses, list):
-            self.has_losses = True
+            is_name = isinstance(losses, str) and self.registry.find(losses) is not None
+            self.has_losses |= is_name or (isinstance(losses, dict) and "type" in losses)
             message = f"`{path[-1] if path else LOSSES_KEY}` must be a list of losses, got {show(losses)}"
-            self._checker.report("LK101", path, message)
+            self._checker.report("LK101", path, message, help="each loss begins with `- `")
             return
-        # Other tools call other lists so: a training history is one of numbers.
-        self.has_losses |= any(isinstance(loss, str) or (isinstance(loss, dict) and "type" in loss) for loss in losses)
+        self.has_losses |= any(isinstance(loss, str) or self._says_type(loss) for loss in losses[:100])
         context = FeatureContext()
         self.features.append(FoundFeature(None, context, self._checker.check(losses, path, context)))
+
+    def _says_type(self, loss: Any) -> bool:
+        """Whether a mapping says which loss it is, in the right way or nearly so."""
+        if not isinstance(loss, dict):
+            return False
+        return "type" in loss or any(
+            meant(key, ("type",)) or self.registry.find(key) for key in itertools.islice(loss, 9)
+        )
 
 
 def _child(data: Any, step: str) -> str | int | None:

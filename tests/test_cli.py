@@ -101,7 +101,8 @@ def test_files_of_others_in_a_folder_are_left_out(capsys, folder):
     (folder / "others" / "broken_link.yaml").symlink_to("nowhere.yaml")
     assert run(capsys, "validate", "others")[0] == 2, "nothing to check"
     (folder / "others" / "good.yaml").write_text(GOOD)
-    assert run(capsys, "validate", "others") == (0, "", "1 file checked, no problems\n")
+    summary = "1 file checked, no problems\n1 file could not be read, and left out (-v names them)\n"
+    assert run(capsys, "validate", "others") == (0, "", summary)
     (folder / "others" / "ours.yaml").write_text(GOOD + "\tbroken")
     assert run(capsys, "validate", "others")[0] == 1
     assert run(capsys, "validate", "others", "--at", "m.losses", "--allow-empty")[0] == 1

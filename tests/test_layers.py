@@ -13,7 +13,7 @@ ROOT = Path(losskit.__file__).parent
 # A layer may import itself and the layers before it.
 LAYERS = [
     {"constants", "diagnostics", "spelling"},
-    {"schema", "config"},
+    {"schema", "config", "syntax"},
     {"registry"},
     {"modules", "settings", "loss_checker", "validation", "first_pass", "fixing"},
     {"building", "testing", "smoke"},

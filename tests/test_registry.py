@@ -371,3 +371,12 @@ def test_unknown_losses(arguments, message):
 def test_unknown_feature_type():
     with pytest.raises(UnknownLossError, match="did you mean 'number'"):
         losskit.losses("numbers")
+
+
+def test_what_others_call_a_loss_is_suggested():
+    from losskit.registry import CALLED_ELSEWHERE, registry
+
+    for name, ours in CALLED_ELSEWHERE.items():
+        assert registry.find(name) is None, name
+        assert registry.suggest(name) == [ours]
+        assert registry.meant(name) is None, "losses of other names may differ, so nothing is changed"

@@ -104,7 +104,14 @@ def test_what_cannot_be_read_to_its_end_is_always_told(capsys, folder):
         ("# as it was  # losskit: ignore[LK201]", []),
         ("# losskit: ignore[LK201, LK302]", ["LK304"]),
         ("# losskit: ignore[LK103]", ["LK201", "LK304"]),
-        ("# losskit: ignored[LK201]", ["LK201"]),
+        ("# losskit: ignore[LK2]", []),
+        ("# losskit: ignore[unknown-setting LK201]", []),
+        # What losskit would not understand is told, in place of silencing too much or nothing.
+        ("# losskit: ignored[LK201]", ["LK201", "LK304"]),
+        ("# losskit: ignore-file", ["LK201", "LK304"]),
+        ("# losskit: ignore LK201", ["LK201", "LK304"]),
+        ("# losskit: ignore[LK999]", ["LK201", "LK304"]),
+        ("# losskit: ignore[]", ["LK201", "LK304"]),
         ("#", ["LK201"]),
     ],
 )
@@ -120,6 +127,29 @@ def test_an_unused_comment_is_a_warning_with_its_place(capsys, folder):
         0,
         "c.yaml:2:12: warning[LK304] the comment silences LK103, which is not found on this line\n",
     )
+    assert run(capsys, "c.yaml", "--fix")[0] == 0
+    assert (folder / "c.yaml").read_text() == "losses:\n  - huber\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "note: |\n  loss: huber  # losskit: ignore[LK201]\n",
+        "note: >\n  # losskit: ignore[LK201]\n  more\n",
+        "note: 'as in # losskit: ignore[LK201]'\n",
+        'note: "over two\n  lines # losskit: ignore[LK201]"\n',
+    ],
+)
+def test_what_stands_in_a_text_is_no_comment(capsys, folder, text):
+    (folder / "c.yaml").write_text(text + "losses: [huber]\n")
+    assert run(capsys, "c.yaml", "--fix", "--strict")[0] == 0
+    assert (folder / "c.yaml").read_text() == text + "losses: [huber]\n"
+    (folder / "c.yaml").write_text("losses: [{type: huber, name: 'x # losskit: ignore', detla: 1}]\n")
+    assert codes(capsys, "c.yaml")[1] == ["LK201"]
+
+
+def test_a_comment_that_had_its_line_for_itself_goes_with_it(capsys, folder):
+    (folder / "c.yaml").write_text("losses:\n  # losskit: ignore[LK103]\n  - huber\n")
     assert run(capsys, "c.yaml", "--fix")[0] == 0
     assert (folder / "c.yaml").read_text() == "losses:\n  - huber\n"
 
@@ -166,6 +196,8 @@ def test_settings_of_the_project_hold_in_its_folders(capsys, folder, monkeypatch
         ("[tool]\nlosskit.x = 1\n", "has no key `x`"),
         ("tool.losskit = 3\n", "[tool.losskit] must be a table"),
         ("[tool.losskit\n", "pyproject.toml is not valid TOML"),
+        ("[tool]\nlosskit = 3\n", "[tool.losskit] must be a table"),
+        ("[tool.losskit]\nselect = []\n", "`select` names no code, so nothing would be checked"),
         ("[tool.losskit]\nplugins = ['no_such_module']\n", "the plugin 'no_such_module' failed"),
     ],
 )
@@ -179,6 +211,29 @@ def test_mistakes_in_the_settings_of_the_project(capsys, folder, text, message):
 def test_a_project_without_settings_is_none(capsys, folder):
     (folder / "pyproject.toml").write_text('[project]\ndependencies = ["losskit"]\nbroken =\n')
     assert run(capsys, "both.yaml")[0] == 1
+
+
+def test_nothing_that_is_called_tool_is_taken_for_settings(capsys, folder):
+    (folder / "pyproject.toml").write_text("tool = 3\n# [tool.losskit]\n")
+    assert run(capsys, "both.yaml")[0] == 1
+
+
+def test_plugins_of_the_project_stand_beside_its_settings_and_print_no_report(capsys, folder, monkeypatch):
+    (folder / "pyproject.toml").write_text('[tool.losskit]\nplugins = ["losses_beside"]\n')
+    (folder / "losses_beside.py").write_text("print('hello')\n")
+    (folder / "below").mkdir()
+    (folder / "below" / "r.yaml").write_text(RIGHT)
+    monkeypatch.chdir(folder / "below")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    code, out, err = run(capsys, "r.yaml", "--output-format", "json")
+    assert (code, json.loads(out)["diagnostics"]) == (0, [])
+    assert err.startswith("hello\n")
+    sys.modules.pop("losses_beside", None)
+
+
+def test_an_empty_selection_is_no_green_build(capsys):
+    for empty in ("", ","):
+        assert run(capsys, "both.yaml", "--select", empty)[0] == 2
 
 
 # Cures
@@ -232,6 +287,8 @@ def test_fixed_standard_input_goes_to_standard_output():
     assert result.returncode == 1
     assert result.stdout.decode() == WRONG.replace("detla", "delta") + "x: 1\nx: 2\n"
     assert result.stderr.startswith(b"<stdin>:4:1: error[LK002]")
+    result = losskit("validate", "-", "--fix", input=b"\xef\xbb\xbf" + WRONG.encode())
+    assert result.stdout.startswith(b"\xef\xbb\xbfoutput_features")
     result = losskit("validate", "-", "--fix", input=RIGHT.encode())
     assert (result.returncode, result.stdout.decode()) == (0, RIGHT)
 
@@ -245,6 +302,84 @@ def test_report_can_go_to_a_file(capsys, folder, monkeypatch):
     assert (folder / "report.txt").read_text().startswith("error[LK103]: no loss named")
     code, _, err = run(capsys, "both.yaml", "-o", "no/such/folder.txt")
     assert (code, err) == (2, "losskit: cannot write 'no/such/folder.txt': No such file or directory\n")
+
+
+def test_a_report_takes_the_place_of_an_old_one_only_when_it_is_whole(capsys, folder):
+    (folder / "report.json").write_text("old")
+    for arguments in (["missing.yaml"], ["both.yaml", "--plugin", "no_such_module"]):
+        assert run(capsys, *arguments, "-o", "report.json")[0] == 2
+    code, _, err = run(capsys, "both.yaml", "-o", "both.yaml")
+    assert (code, err) == (2, "losskit: the report would overwrite 'both.yaml', which is to be checked\n")
+    assert (folder / "both.yaml").read_text() == BOTH
+    assert (folder / "report.json").read_text() == "old"
+    assert run(capsys, "both.yaml", "-o", "report.json")[0] == 1
+    assert sorted(os.listdir()) == ["both.yaml", "report.json"]
+    assert run(capsys, "both.yaml", "-o", os.devnull)[0] == 1
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_are_no_fault(folder, closed):
+    (folder / "r.yaml").write_text(RIGHT)
+    for name, code in (("r.yaml", 0), ("both.yaml", 1)):
+        command = f"{sys.executable} -m losskit validate {name} {closed}"
+        result = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+        assert (result.returncode, "Traceback" in result.stdout + result.stderr) == (code, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_ours"),
+    [
+        ('{"model_type": "ecd", "output_features": [{"name": "a", }]', True),
+        ("losses:\n  - {type: focal\n", True),
+        ("# größe\noutput_features:\n  - {name: a, type: number, loss: hubr}\n".encode("latin-1"), True),
+        ("output_features: []\n".encode("utf-16"), True),
+        ("losses: [{tpye: huber}]\n", True),
+        ("losses: [{huber: {delta: 1}}]\n", True),
+        ("loses: [huber]\n", True),
+        ("a: {{ .Values.x }}\n", False),
+        ('{"losses": {"train": [0.5]}}', False),
+        ('{"losses": [0.5, 0.4]}', False),
+        ("wins: 3\nlosses: 2\n", False),
+        ("losses: true\n", False),
+        ("input_features: 10\noutput_features: 5\n", False),
+        ("a: 1\n---\ndata: |\n  output_features: []\n", False),
+        ("größe: 1\n".encode("latin-1"), False),
+    ],
+)
+def test_files_in_folders_are_ours_if_they_say_so(capsys, folder, text, is_ours):
+    (folder / "both.yaml").unlink()
+    (folder / "x.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
+    (folder / "r.yaml").write_text(RIGHT)
+    code, out, err = run(capsys, ".", "--strict")
+    assert err.startswith("2 files checked" if is_ours else "1 file checked, no problems")
+    assert (code != 0, bool(out)) == (is_ours, is_ours)
+
+
+def test_files_that_cannot_be_read_are_not_left_out_in_silence(capsys, folder):
+    (folder / "x.yaml").write_text("a: [\n")
+    (folder / "y.yaml").write_text("a: 1\n---\nb: 2\n")
+    assert run(capsys)[2].endswith("1 file could not be read, and left out (-v names them)\n")
+    assert "losskit: x.yaml:1: left out: not valid YAML: `[` is never closed" in run(capsys, "-v")[2]
+    (folder / "both.yaml").unlink()
+    assert run(capsys)[2].endswith("and 1 file could not be read\n")
+
+
+def test_a_cure_is_written_whole_or_not_at_all(capsys, folder, monkeypatch):
+    (folder / "both.yaml").chmod(0o640)
+    (folder / "link.yaml").symlink_to("both.yaml")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", fail)
+        assert codes(capsys, "both.yaml", "--fix") == (2, ["LK011"])
+    assert sorted(os.listdir()) == ["both.yaml", "link.yaml"]
+    assert (folder / "both.yaml").read_text() == BOTH
+    assert run(capsys, "link.yaml", "--fix")[0] == 0
+    assert (folder / "link.yaml").is_symlink()
+    assert (folder / "both.yaml").read_text() != BOTH
+    assert (folder / "both.yaml").stat().st_mode & 0o777 == 0o640
 
 
 def test_auto_is_github_on_github(capsys, monkeypatch):
@@ -326,7 +461,9 @@ def test_ctrl_c_ends_all_processes_without_a_word(many):
         [
             sys.executable,
             "-c",
-            "import sys, time\nfrom losskit.cli import main, checking\n"
+            # Where the tests run in the background of a shell, Ctrl-C is ignored.
+            "import signal, sys, time\nfrom losskit.cli import main, checking\n"
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             "slow = checking.check_file\n"
             "checking.check_file = lambda *a: (time.sleep(0.05), slow(*a))[1]\n"
             "import losskit.cli.spreading as s\n"

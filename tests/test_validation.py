@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import losskit
+from losskit.diagnostics import INTERPOLATION_HELP
 from losskit.validation import plain
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -209,12 +210,27 @@ def test_hostile_configs_take_no_time(attack):
     ("loss", "help"),
     [
         ('{type: huber, delta: "0.5"}', "write 0.5 without quotes"),
-        ('{type: huber, delta: "1e-3"}', "write 0.001 without quotes"),
+        ('{type: huber, delta: "1e-3"}', "write 1.0e-3 without quotes"),
+        ("{type: huber, delta: '12345678901234567890.5'}", "write 12345678901234567890.5 without quotes"),
+        ("{type: huber, delta: 10%}", "write 0.1"),
+        ("{type: huber, delta: '0,5'}", "write 0.5, with a point"),
+        ("{type: huber, delta: 1/2}", "write 0.5"),
+        ("{type: huber, delta: 5px}", "write a number without a unit"),
+        ("{type: huber, delta: 0x1F}", None),
+        (
+            "{type: huber, delta: '${x}'}",
+            INTERPOLATION_HELP,
+        ),
+        ("'${loss}'", INTERPOLATION_HELP),
+        ("{type: cross_entropy, ignore_index: None}", "write null"),
+        ("huber(delta=0.5)", "settings stand beside `type`: {type: huber, delta: 0.5}"),
+        ("{'type:huber'}", "write `type: huber`, with a space"),
         ("{type: huber, delta: 1_000}", "write 1000"),
         ('{type: huber, delta: "-1"}', None),
         ('{type: huber, delta: "NaN"}', None),
         ('{type: bi_tempered_logistic, num_iters: "2.5"}', None),
         ("{type: triplet_margin, swap: off}", "write false"),
+        ("{type: triplet_margin, swap: 'True'}", "write true"),
     ],
 )
 def test_help_leads_to_a_right_value(loss, help):
@@ -278,3 +294,61 @@ def test_a_single_class_is_nothing_to_learn(kind, classes):
     assert (problem.code, problem.path.rpartition(".")[2]) == ("LK207", classes.partition(":")[0])
     # A mask has one channel.
     assert losskit.validate(text=f"output_features: [{{name: a, type: image, {classes}, loss: dice}}]") == []
+
+
+@pytest.mark.parametrize(
+    ("loss", "suggestion", "cure"),
+    [
+        ("hubr", "huber", "huber"),
+        ("huberr", "huber", "huber"),
+        # Losses that exist elsewhere; at most they may be suggested.
+        ("msle", "mse", None),
+        ("smape", "mape", None),
+        ("gdice", "dice", None),
+        ("nll_loss3d", "nll_loss2d", None),
+        ("smooth_l2", "smooth_l1", None),
+        # What takes the value is meant.
+        ("{type: cross_entropy, weights: [1.0, 2.0]}", "class_weights", None),
+        ("{type: cross_entropy, ignore_indx: 3}", "ignore_index", "ignore_index"),
+        ("{type: cross_entropy, ignore_indx: abc}", "ignore_index", None),
+        ("{type: huber, prams: {delta: 2}}", "params", "params"),
+        ("{type: huber, parameters: {delta: 2}}", "params", "params"),
+    ],
+)
+def test_cures_are_those_that_a_careful_person_would_make(loss, suggestion, cure):
+    (problem,) = [d for d in losskit.validate(text=f"losses: [{loss}]") if d.suggestion]
+    assert problem.suggestion == suggestion
+    assert [edit.text for edit in problem.edits] == ([cure] if cure else [])
+
+
+@pytest.mark.parametrize(
+    ("feature", "code", "path", "suggestion"),
+    [
+        ("{name: a, tpye: number}", "LK102", "tpye", "type"),
+        ("{nmae: a, type: number}", "LK102", "nmae", "name"),
+        ("{name: a, type: number, lsos: huber}", "LK107", "lsos", "loss"),
+        ("{name: a, type: number, olss: huber}", "LK107", "olss", "loss"),
+        ("{name: a, type: number, criterion: huber}", "LK107", "criterion", "loss"),
+        ("{name: a, type: number, loss_fn: huber}", "LK107", "loss_fn", "loss"),
+        ("{name: a, type: number, loss: huber, delta: 0.5}", "LK303", "delta", None),
+        ("{name: a, type: number, loss: [huber], weight: 3}", "LK303", "weight", None),
+        ("{name: a, type: number, loss: huber, params: {delta: 1}}", "LK303", "params", None),
+        ("{name: a, type: timeseries, delta: 2}", "LK303", "delta", None),
+    ],
+)
+def test_what_a_feature_says_in_the_wrong_place_is_told_once(feature, code, path, suggestion):
+    (problem,) = losskit.validate(text=f"output_features: [{feature}]")
+    assert (problem.code, problem.suggestion) == (code, suggestion)
+    assert problem.path.rpartition(".")[2] == path
+
+
+def test_keys_of_others_on_a_feature_are_left_alone():
+    # Ludwig's, and those of other losses.
+    text = "{name: a, column: b, type: number, decoder: {type: regressor}, tied: null, gamma: 2, loss: huber}"
+    assert losskit.validate(text=f"output_features: [{text}]") == []
+
+
+def test_a_number_of_classes_in_quotes_is_cured():
+    text = "output_features: [{name: a, type: category, num_classes: '3'}]"
+    (problem,) = losskit.validate(text=text)
+    assert (problem.help, [edit.text for edit in problem.edits]) == ("write 3 without quotes", ["3"])

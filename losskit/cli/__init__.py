@@ -34,6 +34,9 @@ class CannotRunError(Exception):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns the exit code: 0 fine, 1 errors found, 2 could not run, 3 a fault of ours,
     130 interrupted, 141 when whoever read the output has stopped."""
+    # Either may be closed, as by `>&-`.
+    sys.stdout = sys.stdout or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = make_parser(given).parse_args(given)
     # What the terminal's encoding lacks is written out, in place of an error in the middle of the output.
@@ -67,13 +70,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def make_parser(used: Container[str]) -> argparse.ArgumentParser:
     """The parser with all commands, and the options of those in `used`, whose modules are imported."""
     parser = argparse.ArgumentParser(
-        prog="losskit", description="Losses for PyTorch, declared in YAML.", formatter_class=_formatter
+        prog="losskit",
+        description="Losses for PyTorch, declared in YAML.",
+        formatter_class=_formatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"losskit {losskit.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, summary in COMMANDS.items():
         command = commands.add_parser(
-            name, help=summary, description=summary[0].upper() + summary[1:] + ".", formatter_class=_formatter
+            name,
+            help=summary,
+            description=summary[0].upper() + summary[1:] + ".",
+            formatter_class=_formatter,
+            allow_abbrev=False,
         )
         if name in used:
             importlib.import_module(f"losskit.cli.commands.{name}").add_arguments(command)
@@ -101,20 +111,36 @@ def add_plugin_argument(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def import_plugins(modules: Sequence[str]) -> None:
-    """Imports the modules given by `--plugin`.
+def import_plugins(modules: Sequence[str], folders: Sequence[str] = ()) -> None:
+    """Imports modules that register losses; they may stand in the working folder, or in `folders`.
 
     Raises:
         CannotRunError: one of them fails.
     """
-    if modules and os.getcwd() not in sys.path:
-        # As `python -m` does; a script that pip installed does not look there.
-        sys.path.insert(0, os.getcwd())
+    if not modules:
+        return
+    import contextlib
+
+    # As `python -m` does; a script that pip installed does not look there.
+    sys.path[:0] = [folder for folder in (os.getcwd(), *folders) if folder not in sys.path]
     for module in modules:
         try:
-            importlib.import_module(module)
+            # What a plugin prints is no part of a report.
+            with contextlib.redirect_stdout(sys.stderr):
+                importlib.import_module(module)
         except (Exception, SystemExit) as error:  # Whatever a plugin raises, the cure is the user's.
             raise CannotRunError(f"the plugin {module!r} failed: {type(error).__name__}: {error}") from error
+
+
+def import_all_plugins(given: Sequence[str]) -> None:
+    """Imports the plugins of the project, and those that are given on the command line.
+
+    Raises:
+        CannotRunError: one of them fails, or the project's settings are wrong.
+    """
+    from losskit.cli.project import read_project
+
+    read_project().import_plugins(given)
 
 
 def warn_of_plugins() -> None:

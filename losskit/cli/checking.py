@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import stat
 
 from losskit import first_pass
 from losskit.cli.files import Found
@@ -16,9 +19,15 @@ if TYPE_CHECKING:
     from losskit.cli.silencing import Selection
     from losskit.diagnostics import Diagnostic
 
-# In a folder, a file that cannot be read as YAML is ours only if it says so.
-_MENTIONS_FEATURES = r"""(?m)^[ \t{]*["']?output_features["']?[ \t]*:"""
+# In a folder, a file that cannot be read as YAML is ours only if it says so, as far as one can see.
+_MENTIONS_LOSSES = r"""(?mx)
+    (?: ^ | [{,]\s* ) ["']? output_features ["']? [ \t]*:            # a key at the top
+    | (?: ^ | ^\{\s* ) ["']? losses ["']? [ \t]*: \s* (?: - | \[ )  # and a list of losses
+"""
+# Problems with which a file may be a config that cannot be read, other than being several documents.
+_NOT_READ = ("LK001", "LK005", "LK008")
 _COMMENT_MARK = "losskit:"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _UNREADABLE = ("LK008", "LK011")
 
 
@@ -54,18 +63,22 @@ class Options:
         if _COMMENT_MARK in document.text:
             from losskit.cli.silencing import silenced
 
-            diagnostics = silenced(diagnostics, document.lines, document.name or "", smoke=self.smoke)
+            diagnostics = silenced(diagnostics, document, smoke=self.smoke)
         return [d for d in diagnostics if self.selection is None or self.selection.shows(d.code)]
 
 
 class Outcome:
     """What came out of one file: the report, unless the file is another's, and what was or would be cured."""
 
-    __slots__ = ("cured", "fixed", "report", "text", "unreadable")
+    __slots__ = ("cured", "fixed", "left_out", "report", "text", "unreadable")
 
-    def __init__(self, report: FileReport | None, *, unreadable: bool = False) -> None:
+    def __init__(
+        self, report: FileReport | None, *, unreadable: bool = False, left_out: Diagnostic | None = None
+    ) -> None:
         self.report = report
         self.unreadable = unreadable
+        # Why a file in a folder, which says nothing about losses as far as one can see, cannot be read.
+        self.left_out = left_out
         self.cured = 0
         # Where something is cured: the text before and after.
         self.text = ""
@@ -84,13 +97,41 @@ def check_file(found: Found, options: Options) -> Outcome:
         return _unreadable(found.path, error)
     outcome = check(source, found.path, options, is_named=found.is_named)
     if options.fixes == "write" and outcome.fixed is not None:
-        mark = b"\xef\xbb\xbf" if source.startswith(b"\xef\xbb\xbf") else b""
         try:
-            with open(found.path, "wb") as file:
-                file.write(mark + outcome.fixed.encode())
+            replace(found.path, encoded(outcome.fixed, source))
         except OSError as error:
             return _unreadable(found.path, error, "written")
     return outcome
+
+
+def encoded(text: str, like: bytes) -> bytes:
+    """`text` as bytes, with a byte order mark if the bytes before had one."""
+    return (_BYTE_ORDER_MARK if like.startswith(_BYTE_ORDER_MARK) else b"") + text.encode()
+
+
+def replace(path: str, content: bytes) -> None:
+    """Writes a file at once or not at all; links to it, and its permissions, stay.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path = os.path.realpath(path)
+    status = os.stat(path)
+    if status.st_nlink > 1:
+        # A new file would leave the other names with the old content.
+        with open(path, "wb") as file:
+            file.write(content)
+        return
+    beside = f"{path}.{os.getpid()}.tmp"
+    try:
+        with open(beside, "xb") as file:
+            file.write(content)
+        os.chmod(beside, stat.S_IMODE(status.st_mode))
+        os.replace(beside, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(beside)
+        raise
 
 
 def _unreadable(path: str, error: OSError, what: str = "read") -> Outcome:
@@ -116,17 +157,23 @@ def _check(source: bytes, name: str, options: Options, is_named: bool) -> Outcom
             return Outcome(FileReport(name))
         if not is_named and first_pass.has_no_losses(document):
             return Outcome(None)
-    return _check_thoroughly(document, name, options, is_named)
+    return _check_thoroughly(document, source, name, options, is_named)
 
 
-def _check_thoroughly(document: Document, name: str, options: Options, is_named: bool) -> Outcome:
+def _guessed(source: bytes) -> str:
+    """What a file that is no UTF-8 says as far as ASCII goes."""
+    return source.lstrip(b"\xff\xfe").replace(b"\0", b"").decode("latin-1")
+
+
+def _check_thoroughly(document: Document, source: bytes, name: str, options: Options, is_named: bool) -> Outcome:
     from losskit.validation import Validation
 
     validation = Validation(document, at=options.at)
     # A file that can be read has said what it is: a JSON Schema has a property of that name, and no features.
-    mentions = document.data is None and re.search(_MENTIONS_FEATURES, document.text)
+    mentions = document.data is None and re.search(_MENTIONS_LOSSES, document.text or _guessed(source))
     if not (is_named or validation.has_losses or mentions):
-        return Outcome(None)
+        first = None if document.data is not None else document.diagnostics[0]
+        return Outcome(None, left_out=first if first and first.code in _NOT_READ else None)
     before, cured = document.text, 0
     if options.fixes and before:
         from losskit.fixing import fix

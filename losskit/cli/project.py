@@ -6,14 +6,15 @@ import os
 import re
 import sys
 
-from losskit.cli import CannotRunError
+from losskit.cli import CannotRunError, import_plugins
 
 TYPE_CHECKING = False  # as in config.py
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
+_MAY_HAVE_TABLE = re.compile(rb"""tool\s*["']?\s*\.\s*["']?losskit|^\s*["']?losskit["']?\s*[.=]""", re.MULTILINE)
 # The keys, and whether each holds a list of texts or one text.
-_MAY_HAVE_TABLE = re.compile(rb"""tool\s*["']?\s*\.\s*["']?losskit|^\s*["']?losskit["']?\s*(\.|=\s*\{)""", re.MULTILINE)
 KEYS = {"exclude": list, "plugins": list, "select": list, "ignore": list, "at": str}
 
 
@@ -23,6 +24,19 @@ class Project:
     def __init__(self, settings: dict[str, Any], file: str | None = None) -> None:
         self.settings = settings
         self.file = file
+
+    def plugins(self, given: Sequence[str]) -> list[str]:
+        """The plugins of the project, and those that are given on the command line."""
+        return [*self.settings.get("plugins", ()), *given]
+
+    def import_plugins(self, given: Sequence[str]) -> None:
+        """Imports them; those of the project may stand beside its pyproject.toml.
+
+        Raises:
+            CannotRunError: one of them fails.
+        """
+        folder = os.path.dirname(os.path.abspath(self.file)) if self.file else None
+        import_plugins(self.plugins(given), [folder] if folder else [])
 
     def patterns(self) -> list[str] | None:
         """`exclude`; patterns with a `/` are relative to the project's folder, as everywhere in such a file."""
@@ -62,9 +76,10 @@ def _table(source: bytes, file: str) -> dict[str, Any] | None:
     else:
         import tomli as tomllib
     try:
-        table = tomllib.loads(source.decode("utf-8")).get("tool", {}).get("losskit")
+        tools = tomllib.loads(source.decode("utf-8")).get("tool", {})
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise CannotRunError(f"{file} is not valid TOML: {error}") from None
+    table = tools.get("losskit") if isinstance(tools, dict) else None
     if table is None:
         return None
     if not isinstance(table, dict):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -42,7 +43,7 @@ def _spread(files: Iterator[Found], options: Options, plugins: Sequence[str], pr
     from multiprocessing import active_children
 
     others = set(active_children())
-    pool = ProcessPoolExecutor(processes, initializer=_prepare, initargs=(list(plugins),))
+    pool = ProcessPoolExecutor(processes, initializer=_prepare, initargs=(list(plugins), list(sys.path)))
     try:
         # As many batches wait as keep all processes busy, and no more, so that memory stays flat.
         waiting: deque[Future[list[Outcome]]] = deque()
@@ -64,7 +65,7 @@ def _spread(files: Iterator[Found], options: Options, plugins: Sequence[str], pr
         pool.shutdown(cancel_futures=True)
 
 
-def _prepare(plugins: Sequence[str]) -> None:
+def _prepare(plugins: Sequence[str], path: Sequence[str]) -> None:
     import gc
     import signal
     import threading
@@ -76,6 +77,7 @@ def _prepare(plugins: Sequence[str]) -> None:
     gc.set_threshold(100_000)
     from losskit.cli import import_plugins
 
+    sys.path[:] = path
     import_plugins(plugins)
 
 

@@ -21,8 +21,9 @@ pytestmark = pytest.mark.xdist_group("editor")
 
 # What JSON Schema cannot say: that names differ from each other (LK106), that one number follows from another, such as
 # of weights from that of classes (LK206; plain limits of a length are of this code too, and are tested below), and the
-# rules that a loss's settings have among themselves (LK207). A config with such mistakes alone says nothing here.
-OUT_OF_REACH = {"LK106", "LK206", "LK207"}
+# rules that a loss's settings have among themselves (LK205, LK207). A config with such mistakes alone says nothing
+# here.
+OUT_OF_REACH = {"LK106", "LK205", "LK206", "LK207"}
 
 
 def errors(config):

@@ -9,7 +9,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 
-from losskit.cli import add_plugin_argument, import_plugins, warn_of_plugins
+from losskit.cli import add_plugin_argument, import_all_plugins, warn_of_plugins
 from losskit.cli.colour import Colour
 from losskit.cli.features import add_feature_argument
 from losskit.registry import LossEntry, registry
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prints the losses, or those for a feature type."""
-    import_plugins(options.plugin)
+    import_all_plugins(options.plugin)
     entries = [e for e in registry.entries() if options.feature is None or options.feature in e.feature_types]
     warn_of_plugins()
     if options.format == "json":

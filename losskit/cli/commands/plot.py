@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from losskit.cli import EXIT_OK, CannotRunError, add_plugin_argument, import_plugins, warn_of_plugins
+from losskit.cli import EXIT_OK, CannotRunError, add_plugin_argument, import_all_plugins, warn_of_plugins
 from losskit.cli.colour import Colour
 from losskit.cli.features import add_feature_argument
 from losskit.cli.plotting import BOTH, GRADIENT, VALUE, Picture, picture_of
@@ -67,7 +67,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Draws the picture."""
     _require(options.output)
-    import_plugins(options.plugin)
+    import_all_plugins(options.plugin)
     asked = _with_settings([_asked(text) for text in options.losses], options.set)
     from losskit.modules.curves import NoCurveError, common_sweeps, curve_of
 

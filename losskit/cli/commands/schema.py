@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from losskit.cli import EXIT_FINDINGS, EXIT_OK, CannotRunError, add_plugin_argument, import_plugins, warn_of_plugins
+from losskit.cli import EXIT_FINDINGS, EXIT_OK, CannotRunError, add_plugin_argument, import_all_plugins, warn_of_plugins
 from losskit.registry import registry
 from losskit.schema import catalogue
 from losskit.schema.document import DRAFTS, LossRow, config_schema, dump
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Writes the schema, or compares it with a file."""
-    import_plugins(options.plugin)
+    import_all_plugins(options.plugin)
     text = schema_text(options.draft)
     if options.check:
         path = Path(options.output or "losskit.schema.json")
@@ -34,13 +34,16 @@ def run(options: argparse.Namespace) -> int:
             raise CannotRunError(f"there is no file {str(path)!r} to check; name it by -o")
         if path.read_bytes() == text.encode():
             return EXIT_OK
-        print(f"{path} is out of date: run `losskit schema -o {path}`", file=sys.stderr)
+        draft = f" --draft {options.draft}" if options.draft != "7" else ""
+        plugins = "".join(f" --plugin {module}" for module in options.plugin)
+        command = f"losskit schema{draft}{plugins} -o {path}"
+        print(f"{path} is out of date: run `{command}`", file=sys.stderr)
         return EXIT_FINDINGS
     if not options.output:
         sys.stdout.write(text)
         return EXIT_OK
     try:
-        Path(options.output).write_text(text, "utf-8")
+        Path(options.output).write_text(text, "utf-8", newline="\n")
     except OSError as error:
         raise CannotRunError(f"cannot write {options.output!r}: {error.strerror}") from error
     return EXIT_OK

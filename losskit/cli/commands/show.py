@@ -8,7 +8,7 @@ import shutil
 import sys
 import textwrap
 
-from losskit.cli import CannotRunError, add_plugin_argument, import_plugins, warn_of_plugins
+from losskit.cli import CannotRunError, add_plugin_argument, import_all_plugins, warn_of_plugins
 from losskit.cli.colour import Colour
 from losskit.constants import MULTI, RESERVED
 from losskit.registry import LossEntry, UnknownLossError, registry
@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Prints the loss."""
-    import_plugins(options.plugin)
+    import_all_plugins(options.plugin)
     try:
         entry = registry.get(options.loss)
     except UnknownLossError as error:

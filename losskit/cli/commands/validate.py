@@ -12,11 +12,10 @@ from losskit.cli import (
     EXIT_OK,
     CannotRunError,
     add_plugin_argument,
-    import_plugins,
 )
-from losskit.cli.checking import Options, Outcome, check, check_file
+from losskit.cli.checking import Options, Outcome, check, check_file, encoded
 from losskit.cli.files import DEFAULT_EXCLUDE, find
-from losskit.cli.formats import FORMATS, Reporter, Summary, printable
+from losskit.cli.formats import FORMATS, FileReport, Reporter, Summary, printable
 from losskit.cli.project import read_project
 from losskit.config import MAX_BYTES
 
@@ -43,8 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     show = parser.add_argument_group("what is shown")
     show.add_argument(
         "--output-format",
+        metavar="FORMAT",
         choices=["auto", *FORMATS],
-        help=f"how problems are printed; auto is github where GITHUB_ACTIONS is true, else full "
+        help=f"how problems are printed: {', '.join(FORMATS)}, or auto: github where GITHUB_ACTIONS is true, else full "
         f"(environment: {FORMAT_VARIABLE})",
     )
     show.add_argument("-o", "--output", metavar="FILE", help="write the report to FILE in place of standard output")
@@ -87,24 +87,24 @@ def run(options: argparse.Namespace) -> int:
     project = read_project()
     if options.verbose and project.file:
         print(f"losskit: settings from {project.file}", file=sys.stderr)
-    plugins = [*project.settings.get("plugins", ()), *options.plugin]
-    import_plugins(plugins)
+    project.import_plugins(options.plugin)
     checks = Options(
         at=options.at or project.settings.get("at"),
         fixes="write" if options.fix else "diff" if options.diff else None,
         smoke=options.smoke,
         only_configs=options.only_configs,
     )
-    select = options.select or project.settings.get("select")
-    ignore = options.ignore or project.settings.get("ignore")
-    if select or ignore:
+    select = project.settings.get("select") if options.select is None else options.select
+    ignore = project.settings.get("ignore") if options.ignore is None else options.ignore
+    if select is not None or ignore is not None:
         from losskit.cli.silencing import Selection
 
         checks.selection = Selection(select, ignore)
     exclude = options.exclude or project.patterns()
+    exclude = DEFAULT_EXCLUDE if exclude is None else exclude
     run = _Run(options, checks)
     try:
-        run.go(_outcomes(options, checks, DEFAULT_EXCLUDE if exclude is None else exclude, plugins))
+        run.go(_outcomes(options, checks, exclude, project.plugins(options.plugin)))
     except ImportError as error:
         if error.name != "torch":
             raise
@@ -123,7 +123,7 @@ def _outcomes(
         outcome = check(source, options.stdin_filename, checks)
         if checks.fixes == "write":
             sys.stdout.flush()
-            sys.stdout.buffer.write(source if outcome.fixed is None else outcome.fixed.encode())
+            sys.stdout.buffer.write(source if outcome.fixed is None else encoded(outcome.fixed, source))
         yield outcome
         paths = [path for path in paths if path != "-"]
         if not paths:
@@ -143,7 +143,7 @@ class _Run:
     def __init__(self, options: argparse.Namespace, checks: Options) -> None:
         self.options = options
         self.summary = Summary()
-        self.cured = self.cured_files = self.unreadable = 0
+        self.cured = self.cured_files = self.unreadable = self.left_out = 0
         self.wants_fixed_text = checks.fixes == "write" and "-" in options.paths
         self.wants_diff = checks.fixes == "diff"
         name = options.output_format or os.environ.get(FORMAT_VARIABLE) or "auto"
@@ -152,17 +152,13 @@ class _Run:
         if name == "auto":
             name = "github" if os.environ.get("GITHUB_ACTIONS") == "true" else "full"
         self.format = name
-        self.file: TextIO | None = None
-        if options.output:
-            try:
-                # Names of files can hold bytes that are no text.
-                path = options.output
-                self.file = open(path, "w", encoding="utf-8", errors="backslashreplace", newline="\n")  # noqa: SIM115
-            except OSError as error:
-                raise CannotRunError(f"cannot write {options.output!r}: {error.strerror}") from error
+        self.file = _ReportFile(options.output) if options.output else None
         # Where the cured text goes to standard output, the problems cannot.
-        self.out = self.file or (sys.stderr if self.wants_fixed_text else sys.stdout)
+        self.out = self.file.stream if self.file else sys.stderr if self.wants_fixed_text else sys.stdout
         self.reporter: Reporter | None = None
+        self.is_text = name in ("full", "concise", "github")
+        # A report for other programs, or in a file, is always a whole one.
+        self.is_shown = not self.wants_diff and (options.quiet < 2 or not self.is_text or self.file is not None)
 
     @property
     def colour(self) -> Colour:
@@ -180,35 +176,57 @@ class _Run:
         return self.reporter
 
     def go(self, outcomes: Iterator[Outcome]) -> None:
-        """Reports each file as it comes."""
-        is_text = self.format in ("full", "concise", "github")
-        # A report for other programs, or in a file, is always a whole one.
-        is_shown = not self.wants_diff and (self.options.quiet < 2 or not is_text or self.file is not None)
-        progress = _progress(self.options, is_shown and self.out is not sys.stderr)
+        """Reports each file as it comes, then all that there is to say at the end."""
+        progress = _progress(self.options, self.is_shown and self.out is not sys.stderr)
         for outcome in outcomes:
-            report = outcome.report
-            if report is None:
+            if outcome.report is None:
+                self.leave_out(outcome)
                 continue
-            self.count(outcome)
             if progress:
-                progress.advance(self.summary.files, clear=bool(report.diagnostics) and is_shown)
-            if self.options.verbose:
-                state = f"{len(report.diagnostics)} found" if report.diagnostics else "right"
-                print(f"losskit: {printable(report.name)}: {state}", file=sys.stderr)
-            if outcome.fixed is not None and self.wants_diff:
-                from losskit.cli.difference import print_difference
-
-                print_difference(outcome.text, outcome.fixed, report.name, self.out, self.colour)
-            if is_shown and (report.diagnostics or not is_text):
-                self.started().file(report)
+                progress.advance(self.summary.files, clear=bool(outcome.report.diagnostics) and self.is_shown)
+            self.one(outcome, outcome.report)
         if progress:
             progress.end()
-        if is_shown and (self.reporter or not is_text):
+        if self.is_shown and (self.reporter or not self.is_text):
             self.started().finish(self.summary)
         if not (self.summary.files or self.unreadable or self.options.allow_empty):
-            raise CannotRunError("nothing to check: found no file with `output_features` or `losses`")
+            left_out = f", and {self.left_out_in_words()}" if self.left_out else ""
+            raise CannotRunError(f"nothing to check: found no file with `output_features` or `losses`{left_out}")
+        if self.file:
+            self.file.keep()
         if not self.options.quiet:
             print(self.sentence(), file=sys.stderr)
+            if self.left_out:
+                hint = "" if self.options.verbose else " (-v names them)"
+                print(f"{self.left_out_in_words()}, and left out{hint}", file=sys.stderr)
+
+    def one(self, outcome: Outcome, report: FileReport) -> None:
+        """Counts and reports one file."""
+        if self.file and os.path.abspath(report.name) == self.file.path:
+            raise CannotRunError(f"the report would overwrite {report.name!r}, which is to be checked")
+        self.count(outcome)
+        if self.options.verbose:
+            state = f"{len(report.diagnostics)} found" if report.diagnostics else "right"
+            print(f"losskit: {printable(report.name)}: {state}", file=sys.stderr)
+        if outcome.fixed is not None and self.wants_diff:
+            from losskit.cli.difference import print_difference
+
+            print_difference(outcome.text, outcome.fixed, report.name, self.out, self.colour)
+        if self.is_shown and (report.diagnostics or not self.is_text):
+            self.started().file(report)
+
+    def leave_out(self, outcome: Outcome) -> None:
+        """Remembers a file in a folder that may be a config, but cannot be read."""
+        why = outcome.left_out
+        if why:
+            self.left_out += 1
+            if self.options.verbose:
+                line = f":{why.line}" if why.line else ""
+                print(f"losskit: {printable(why.file or '')}{line}: left out: {why.message}", file=sys.stderr)
+
+    def left_out_in_words(self) -> str:
+        """How many files could not be read."""
+        return f"{_plural(self.left_out, 'file')} could not be read"
 
     def count(self, outcome: Outcome) -> None:
         """Adds one file to the summary."""
@@ -254,6 +272,35 @@ class _Run:
         """Closes the report's file."""
         if self.file:
             self.file.close()
+
+
+class _ReportFile:
+    """The file behind `-o`: it takes the place of an old one only when the report is whole."""
+
+    def __init__(self, name: str) -> None:
+        self.path = os.path.abspath(name)
+        is_special = os.path.exists(self.path) and not os.path.isfile(self.path)  # such as /dev/stderr
+        self.beside = None if is_special else f"{self.path}.{os.getpid()}.tmp"
+        try:
+            # Names of files can hold bytes that are no text.
+            self.stream: TextIO = open(  # noqa: SIM115
+                self.beside or self.path, "w", encoding="utf-8", errors="backslashreplace", newline="\n"
+            )
+        except OSError as error:
+            raise CannotRunError(f"cannot write {name!r}: {error.strerror}") from error
+
+    def keep(self) -> None:
+        """Puts the report where it belongs."""
+        self.stream.close()
+        if self.beside:
+            os.replace(self.beside, self.path)
+            self.beside = None
+
+    def close(self) -> None:
+        """Removes what is no whole report."""
+        self.stream.close()
+        if self.beside:
+            os.unlink(self.beside)
 
 
 def _progress(options: argparse.Namespace, is_free: bool) -> Progress | None:

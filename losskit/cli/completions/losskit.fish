@@ -78,7 +78,7 @@ complete -c losskit -n _shtab_losskit_using -s h -l help -d 'show this help mess
 complete -c losskit -n _shtab_losskit_using -l version -d 'show program'"'"'s version number and exit'
 complete -c losskit -n '_shtab_losskit_using; and test $_shtab_losskit_npos -eq 0' -a validate -d 'Check the losses of config files.'
 complete -c losskit -n '_shtab_losskit_using validate' -s h -l help -d 'show this help message and exit'
-complete -c losskit -n '_shtab_losskit_using validate' -l output-format -xka "auto full concise json github gitlab junit sarif" -d 'how problems are printed; auto is github where GITHUB_ACTIONS is true, else full (environment: LOSSKIT_OUTPUT_FORMAT)'
+complete -c losskit -n '_shtab_losskit_using validate' -l output-format -xka "auto full concise json github gitlab junit sarif" -d 'how problems are printed: full, concise, json, github, gitlab, junit, sarif, or auto: github where GITHUB_ACTIONS is true, else full (environment: LOSSKIT_OUTPUT_FORMAT)'
 complete -c losskit -n '_shtab_losskit_using validate' -s o -l output -xka "(__fish_complete_path (commandline -ct))" -d 'write the report to FILE in place of standard output'
 complete -c losskit -n '_shtab_losskit_using validate' -l select -xka "(_losskit_codes)" -d 'only problems of these codes, such as LK2,LK301'
 complete -c losskit -n '_shtab_losskit_using validate' -l ignore -xka "(_losskit_codes)" -d 'no problems of these codes'

@@ -109,7 +109,7 @@ _shtab_losskit_show_defaults_added=0
 
 _shtab_losskit_validate_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
-  "--output-format[how problems are printed\; auto is github where GITHUB_ACTIONS is true, else full (environment\: LOSSKIT_OUTPUT_FORMAT)]:output_format:(auto full concise json github gitlab junit sarif)"
+  "--output-format[how problems are printed\: full, concise, json, github, gitlab, junit, sarif, or auto\: github where GITHUB_ACTIONS is true, else full (environment\: LOSSKIT_OUTPUT_FORMAT)]:FORMAT:(auto full concise json github gitlab junit sarif)"
   {-o,--output}"[write the report to FILE in place of standard output]:FILE:_files"
   "*--select[only problems of these codes, such as LK2,LK301]:CODE:_losskit_codes"
   "*--ignore[no problems of these codes]:CODE:_losskit_codes"

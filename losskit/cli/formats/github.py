@@ -16,7 +16,7 @@ class Format(Reporter):
     """`::error title=losskit LK201 (unknown-setting),file=train.yaml,line=5,…::message`."""
 
     def file(self, report: FileReport) -> None:
-        path = repository_path(report.name)
+        path = _CONTROL.sub("\ufffd", repository_path(report.name))
         for diagnostic in report.diagnostics:
             print(_command(diagnostic, report.name, path), file=self.out)
 
@@ -39,7 +39,7 @@ def _command(diagnostic: Diagnostic, name: str, path: str) -> str:
 
 
 def _data(text: str) -> str:
-    return _CONTROL.sub("\ufffd", well_formed(text)).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return well_formed(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:
