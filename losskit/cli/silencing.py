@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -102,15 +103,17 @@ def _comments(document: Document) -> Iterator[tuple[int, _Comment]]:
     start = 0
     for number, line in enumerate(document.lines, 1):
         if MARK in line and (match := _COMMENT.search(line)):
-            texts = texts or _texts(document)
-            if not any(first <= start + match.start() < last for first, last in texts):
+            texts = _texts(document) if texts is None else texts
+            place = start + match.start()
+            before = bisect.bisect_right(texts, place, key=lambda text: text[0])
+            if not before or place >= texts[before - 1][1]:
                 yield number, _comment(match, number)
         # A line ends with one character, or with two.
         start += len(line) + (2 if document.text.startswith("\r\n", start + len(line)) else 1)
 
 
 def _texts(document: Document) -> list[tuple[int, int]]:
-    """From where to where scalars go that may contain what looks like a comment."""
+    """From where to where scalars go that may contain what looks like a comment, in order."""
     marks = [(e.start_mark, e.end_mark) for e in events_of(document.text) if isinstance(e, ScalarEvent)]
     return [(start.index, end.index) for start, end in marks if start and end]
 
