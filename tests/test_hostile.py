@@ -369,7 +369,6 @@ def test_so_many_misspelt_names_are_looked_up_and_no_more():
     [
         {"in_features": 5, "num_classes": 10**7, "cutoffs": list(range(1, 3000))},
         {"in_features": 5, "num_classes": 9, "cutoffs": [1, 2], "div_value": 1e-300},
-        {"in_features": 10**308, "num_classes": 9, "cutoffs": [1, 2], "div_value": 1e-5},
         {"in_features": 5, "num_classes": 9, "cutoffs": [1, 2], "div_value": 1e300},
     ],
 )
@@ -377,6 +376,13 @@ def test_numbers_that_no_float_holds_break_no_rule(settings_):
     (problem,) = losskit.validate({"losses": [{"type": "adaptive_log_softmax", **settings_}]})
     assert problem.code == "LK207"
     assert problem.message.startswith("`div_value` of `adaptive_log_softmax` leaves nothing")
+
+
+def test_a_layer_that_fits_into_no_memory_is_refused():
+    for name, more in (("linear_cross_entropy", {}), ("adaptive_log_softmax", {"cutoffs": [1]})):
+        for sizes in ({"in_features": 10**300, "num_classes": 3}, {"in_features": 2**20, "num_classes": 10**25}):
+            (problem,) = losskit.validate({"losses": [{"type": name, **sizes, **more}]})
+            assert (problem.code, problem.path) == ("LK203", "losses[0].in_features")
 
 
 # Cures

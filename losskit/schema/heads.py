@@ -16,6 +16,10 @@ from losskit.schema.reduced import ReducedLossConfig
 _SIZES = "`in_features`, `num_classes` and `cutoffs`"
 
 
+# Of a layer: 256 GB. What validates must build.
+_MAX_NUMBERS = 1 << 36
+
+
 def _in_features() -> Any:
     return schema_utils.PositiveInteger(
         default=None,
@@ -50,6 +54,8 @@ def _size_problems(config: Any, feature: FeatureContext, cure: str) -> Iterator[
     elif None not in (config.num_classes, feature.num_classes) and config.num_classes != feature.num_classes:
         message = f"is {config.num_classes}, but the feature has {feature.num_classes} classes"
         yield Problem("num_classes", message, "LK206")
+    elif (config.in_features or 0) * (config.num_classes or feature.num_classes or 0) > _MAX_NUMBERS:
+        yield Problem("in_features", "times the number of classes is a layer that fits into no memory", "LK203")
 
 
 @dataclass
