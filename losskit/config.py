@@ -240,8 +240,8 @@ def _is_printable(char: str) -> bool:
 
 def _not_utf_8(document: Document, source: bytes, start: int) -> Document:
     line, column = _end_of(source[:start].decode().removeprefix("\ufeff"))
-    guess = source[start : start + 1].decode("cp1252", "replace")
-    help = "save the file as UTF-8" + (f"; in Windows-1252 the byte is {guess}" if guess.isalpha() else "")
+    guess = source[start : start + 1].decode("latin-1")
+    help = "save the file as UTF-8" + (f"; in Latin-1 the byte is {guess}" if guess.isalpha() else "")
     return _refused(document, "LK008", f"not UTF-8 text: byte 0x{source[start]:02x}", line, column, help=help)
 
 

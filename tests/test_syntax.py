@@ -70,4 +70,4 @@ def test_mistakes_are_told_where_they_are(case):
 def test_a_byte_that_is_no_utf_8_is_told_with_its_column():
     (problem,) = read("a: 1\nb: größe\n".encode("latin-1")).diagnostics
     assert (problem.line, problem.column) == (2, 6)
-    assert problem.help == "save the file as UTF-8; in Windows-1252 the byte is ö"
+    assert problem.help == "save the file as UTF-8; in Latin-1 the byte is ö"
