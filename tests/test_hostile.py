@@ -383,7 +383,7 @@ def test_a_layer_that_fits_into_no_memory_is_refused():
     for name, more in (("linear_cross_entropy", {}), ("adaptive_log_softmax", {"cutoffs": [1]})):
         for sizes in ({"in_features": 10**300, "num_classes": 3}, {"in_features": 2**20, "num_classes": 10**25}):
             (problem,) = losskit.validate({"losses": [{"type": name, **sizes, **more}]})
-            assert (problem.code, problem.path) == ("LK203", "losses[0].in_features")
+            assert (problem.code, problem.path) == ("LK207", "losses[0].in_features")
 
 
 # Cures

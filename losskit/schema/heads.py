@@ -55,7 +55,7 @@ def _size_problems(config: Any, feature: FeatureContext, cure: str) -> Iterator[
         message = f"is {config.num_classes}, but the feature has {feature.num_classes} classes"
         yield Problem("num_classes", message, "LK206")
     elif (config.in_features or 0) * (config.num_classes or feature.num_classes or 0) > _MAX_NUMBERS:
-        yield Problem("in_features", "times the number of classes is a layer that fits into no memory", "LK203")
+        yield Problem("in_features", "times the number of classes is a layer that fits into no memory")
 
 
 @dataclass
