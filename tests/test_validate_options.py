@@ -289,6 +289,8 @@ def test_fixed_standard_input_goes_to_standard_output():
     assert result.stderr.startswith(b"<stdin>:4:1: error[LK002]")
     result = losskit("validate", "-", "--fix", input=b"\xef\xbb\xbf" + WRONG.encode())
     assert result.stdout.startswith(b"\xef\xbb\xbfoutput_features")
+    long = RIGHT.encode() + b"#" * 3_000_000
+    assert losskit("validate", "-", "--fix", "-q", input=long).stdout == long
     result = losskit("validate", "-", "--fix", input=RIGHT.encode())
     assert (result.returncode, result.stdout.decode()) == (0, RIGHT)
 

@@ -124,6 +124,8 @@ def _outcomes(
         if checks.fixes == "write":
             sys.stdout.flush()
             sys.stdout.buffer.write(source if outcome.fixed is None else encoded(outcome.fixed, source))
+            while rest := sys.stdin.buffer.read(MAX_BYTES):  # of what is too long to be checked
+                sys.stdout.buffer.write(rest)
         yield outcome
         paths = [path for path in paths if path != "-"]
         if not paths:
