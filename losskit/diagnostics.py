@@ -208,7 +208,14 @@ def listing(names: Iterable[str], limit: int = 5) -> str:
     return ", ".join(names[:limit]) + (", …" if len(names) > limit else "")
 
 
+def printable(text: str) -> str:
+    """`text` on one line, with what would move or colour the output written out."""
+    if text.isprintable():
+        return text
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
 def cut(text: str) -> str:
     """`text` at a readable length, with characters that would move or colour the output written out."""
-    text = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text[:200])
+    text = printable(text[:200])
     return text if len(text) <= MAX_SHOWN else text[: MAX_SHOWN - 1] + "…"

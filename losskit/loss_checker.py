@@ -269,7 +269,7 @@ class LossChecker:
                 suggestion, cure = suggested(key, fitting, taken=values)
                 suggestion = suggestion or suggested(key, names)[0]
                 suggestion, cure = self._params_meant(key, values[key]) or (suggestion, cure)
-                help = f"settings of `{entry.name}`: {', '.join(settings)}"
+                help: str | None = f"settings of `{entry.name}`: {', '.join(settings)}"
                 message = f"`{entry.name}` has no setting `{cut(key)}`"
                 if key in entry.left_out:
                     message += " in a config"
@@ -277,15 +277,15 @@ class LossChecker:
         for error in setting_errors(entry, values):
             wrong.add(error.setting)
             where = (*paths[error.setting], *error.steps)
-            cure = error.help
+            help = error.help
             if error.setting == "weight" and isinstance(values["weight"], (dict, list)):
-                cure = "weights of classes are `class_weights`" if "class_weights" in properties else cure
+                help = "weights of classes are `class_weights`" if "class_weights" in properties else help
             self.report(
                 error.code,
                 where,
                 error.message,
                 suggestion=error.suggestion,
-                help=cure,
+                help=help,
                 cure=error.cure,
                 keeps_quotes=error.suggestion is not None,
             )

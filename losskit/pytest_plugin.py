@@ -207,13 +207,8 @@ def _settings() -> tuple[Options, Sequence[str]]:
         CannotRunError: it says something wrong, or a plugin of losskit fails.
     """
     from losskit.cli.checking import Options
-    from losskit.cli.files import DEFAULT_EXCLUDE
     from losskit.cli.project import read_project
-    from losskit.cli.silencing import Selection
 
     project = read_project()
-    said = project.settings
     project.import_plugins(())
-    selection = Selection(said.get("select"), said.get("ignore")) if {"select", "ignore"} & said.keys() else None
-    exclude = project.patterns()
-    return Options(at=said.get("at"), selection=selection), DEFAULT_EXCLUDE if exclude is None else exclude
+    return Options(at=project.settings.get("at"), selection=project.selection()), project.excluded()

@@ -263,10 +263,11 @@ class Validation:
             if is_near_miss(key, known):
                 near = [name for name in self._near(key, known) if name not in data and name not in present]
                 if near:
-                    self.has_losses |= near[0] == FEATURES_KEY or self._looks_right(near[0], value)
+                    looks_right = self._looks_right(near[0], value)
+                    self.has_losses |= near[0] == FEATURES_KEY or looks_right
                     message = f"`{cut(key)}` is ignored"
                     # The key may be another's, unless what stands there can only be ours.
-                    cure = near[0] if meant(key, known) == near[0] and self._looks_right(near[0], value) else None
+                    cure = near[0] if looks_right and meant(key, known) == near[0] else None
                     self._checker.report(
                         "LK107", (*path, key), message, on_key=True, severity=WARNING, suggestion=near[0], cure=cure
                     )
@@ -321,7 +322,7 @@ class Validation:
     def _check_feature(self, feature: dict[str, Any], path: Path) -> None:
         from losskit.schema.base import FeatureContext
 
-        feature = self._with_keys(feature, path)
+        self._check_keys(feature, path)
         name, feature_type = feature.get("name"), feature.get("type")
         if "name" in feature and not isinstance(name, str):
             self._checker.report("LK202", (*path, "name"), f"`name` must be text, got {show(name)}", help=quoting(name))
@@ -349,8 +350,8 @@ class Validation:
         self._check_beside(feature, path, found)
         self.features.append(FoundFeature(name if isinstance(name, str) else None, context, found))
 
-    def _with_keys(self, feature: dict[str, Any], path: Path) -> dict[str, Any]:
-        """The feature, with what stands under a misspelt `name` or `type` taken for it."""
+    def _check_keys(self, feature: dict[str, Any], path: Path) -> None:
+        """Reports a missing `name` or `type`, at the key that is it, misspelt, where there is one; and near misses."""
         missing = [key for key in ("name", "type") if key not in feature]
         near = {key: next((k for k in itertools.islice(feature, 100) if meant(k, (key,))), None) for key in missing}
         rest = {key: value for key, value in feature.items() if key not in near.values()}
@@ -363,7 +364,6 @@ class Validation:
                 message += f", but `{cut(written)}`"
                 where = (*path, written)
                 self._checker.report("LK102", where, message, on_key=True, suggestion=key, help=help, cure=key)
-        return feature
 
     def _check_beside(self, feature: dict[str, Any], path: Path, losses: list[FoundLoss]) -> None:
         """Warns of settings that stand beside `loss`, where they would be ignored."""

@@ -27,6 +27,7 @@ from losskit.cli.checking import Options, check
 from losskit.cli.colour import Colour
 from losskit.cli.difference import print_difference
 from losskit.cli.formats import FORMATS, Summary, reporter
+from losskit.cli.spreading import usable_processors
 from losskit.config import LINE_BREAK, MAX_BYTES, read
 from losskit.diagnostics import has_errors
 from losskit.fixing import fix
@@ -851,7 +852,7 @@ def _is_alive(pid):
         return False
 
 
-needs_processors = pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one processor checks all by itself")
+needs_processors = pytest.mark.skipif(usable_processors() < 2, reason="one processor checks all by itself")
 
 
 @needs_linux

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import stat
@@ -26,7 +25,8 @@ _MENTIONS_LOSSES = r"""(?mx)
 """
 # Problems with which a file may be a config that cannot be read, other than being several documents.
 _NOT_READ = ("LK001", "LK005", "LK008")
-_COMMENT_MARK = "losskit:"
+# With what a comment that silences begins; most files have none.
+COMMENT_MARK = "losskit:"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _UNREADABLE = ("LK008", "LK011")
 
@@ -51,16 +51,14 @@ class Options:
 
     def with_smoke(self) -> Options:
         """The same, with a smoke test of each config."""
-        return Options(
-            at=self.at, selection=self.selection, fixes=self.fixes, smoke=True, only_configs=self.only_configs
-        )
+        return Options(**{**vars(self), "smoke": True})
 
     def shown(self, diagnostics: Sequence[Diagnostic], document: Document) -> list[Diagnostic]:
         """The problems that neither a comment nor an option silences."""
         # What ended the reading of a file cannot be silenced: nobody knows what stands behind it.
         if document.data is None:
             return list(diagnostics)
-        if _COMMENT_MARK in document.text:
+        if COMMENT_MARK in document.text:
             from losskit.cli.silencing import silenced
 
             diagnostics = silenced(diagnostics, document, smoke=self.smoke)
@@ -129,7 +127,7 @@ def replace(path: str, content: bytes) -> None:
         os.chmod(beside, stat.S_IMODE(status.st_mode))
         os.replace(beside, path)
     except OSError:
-        with contextlib.suppress(OSError):
+        if os.path.exists(beside):
             os.unlink(beside)
         raise
 
@@ -152,7 +150,7 @@ def _check(source: bytes, name: str, options: Options, is_named: bool) -> Outcom
     is_named = is_named and not options.only_configs
     if options.at is None:
         # Where there is more to do than to find it right.
-        has_more = _COMMENT_MARK in document.text or (options.fixes is not None and "params" in document.text)
+        has_more = COMMENT_MARK in document.text or (options.fixes is not None and "params" in document.text)
         if not (has_more or options.smoke) and first_pass.is_right(document):
             return Outcome(FileReport(name))
         if not is_named and first_pass.has_no_losses(document):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 
-from losskit.cli.formats import printable
+from losskit.diagnostics import printable
 
 TYPE_CHECKING = False  # as in config.py
 if TYPE_CHECKING:

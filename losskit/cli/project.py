@@ -7,11 +7,14 @@ import re
 import sys
 
 from losskit.cli import CannotRunError, import_plugins
+from losskit.cli.files import DEFAULT_EXCLUDE
 
 TYPE_CHECKING = False  # as in config.py
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
+
+    from losskit.cli.silencing import Selection
 
 _MAY_HAVE_TABLE = re.compile(rb"""tool\s*["']?\s*\.\s*["']?losskit|^\s*["']?losskit["']?\s*[.=]""", re.MULTILINE)
 # The keys, and whether each holds a list of texts or one text.
@@ -38,7 +41,26 @@ class Project:
         folder = os.path.dirname(os.path.abspath(self.file)) if self.file else None
         import_plugins(self.plugins(given), [folder] if folder else [])
 
-    def patterns(self) -> list[str] | None:
+    def selection(self, select: Sequence[str] | None = None, ignore: Sequence[str] | None = None) -> Selection | None:
+        """The codes that are shown, where not all are; what is given counts before what the project says.
+
+        Raises:
+            CannotRunError: no code begins so.
+        """
+        select = self.settings.get("select") if select is None else select
+        ignore = self.settings.get("ignore") if ignore is None else ignore
+        if select is None and ignore is None:
+            return None
+        from losskit.cli.silencing import Selection
+
+        return Selection(select, ignore)
+
+    def excluded(self, given: Sequence[str] | None = None) -> Sequence[str]:
+        """The patterns of what is left out: those given, or the project's, or the usual ones."""
+        patterns = given or self._patterns()
+        return DEFAULT_EXCLUDE if patterns is None else patterns
+
+    def _patterns(self) -> list[str] | None:
         """`exclude`; patterns with a `/` are relative to the project's folder, as everywhere in such a file."""
         patterns: list[str] | None = self.settings.get("exclude")
         root = os.path.dirname(self.file or "")

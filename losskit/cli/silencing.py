@@ -10,11 +10,11 @@ from typing import NamedTuple
 from yaml.events import ScalarEvent
 
 from losskit.cli import CannotRunError
+from losskit.cli.checking import COMMENT_MARK
 from losskit.config import MAX_PROBLEMS, Document, events_of
 from losskit.diagnostics import CODES, WARNING, Diagnostic, Edit, Position, Span, cut, in_order, listing
 from losskit.spelling import nearest
 
-MARK = "losskit:"
 _COMMENT = re.compile(r"(?:^|(?<=\s))#\s*losskit:\s*(?P<order>.*)")
 _ORDER = re.compile(r"ignore(?:\[(?P<codes>[^\]]*)\])?(?P<rest>(?:\s.*)?)$")
 UNUSED, SMOKE = "LK304", "LK501"
@@ -102,7 +102,7 @@ def _comments(document: Document) -> Iterator[tuple[int, _Comment]]:
     texts = None
     start = 0
     for number, line in enumerate(document.lines, 1):
-        if MARK in line and (match := _COMMENT.search(line)):
+        if COMMENT_MARK in line and (match := _COMMENT.search(line)):
             texts = _texts(document) if texts is None else texts
             place = start + match.start()
             before = bisect.bisect_right(texts, place, key=lambda text: text[0])

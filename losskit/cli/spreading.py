@@ -66,15 +66,12 @@ def _spread(files: Iterator[Found], options: Options, plugins: Sequence[str], pr
 
 
 def _prepare(plugins: Sequence[str], path: Sequence[str]) -> None:
-    import gc
     import signal
     import threading
 
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # Ctrl-C ends the process that waits for this one, which then ends this one without a word.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Few cycles are left behind, and to look for them in every large file takes a third of the time.
-    gc.set_threshold(100_000)
     from losskit.cli import import_plugins
 
     sys.path[:] = path

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from losskit.constants import VECTOR
+from losskit.diagnostics import printable
 from losskit.modules.batches import (
     BOUNDED_ROLES,
     USUAL,
@@ -97,7 +98,7 @@ def told(error: BaseException) -> str:
     except Exception:  # A loss's own error may have a faulty __str__.
         lines = []
     text = f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-    text = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+    text = printable(text)
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from losskit.building import require_torch
 from losskit.cli import EXIT_OK, CannotRunError, add_plugin_argument, import_all_plugins, warn_of_plugins
 from losskit.cli.colour import Colour
 from losskit.cli.features import add_feature_argument
@@ -90,8 +91,10 @@ def run(options: argparse.Namespace) -> int:
 def _require(output: str | None) -> None:
     if output is not None and Path(output).suffix.lower() not in _SUFFIXES:
         raise CannotRunError(f"cannot draw to {output!r}: the name of the file must end in {' or '.join(_SUFFIXES)}")
-    if importlib.util.find_spec("torch") is None:
-        raise CannotRunError('plot needs torch, which is not installed: pip install "losskit[torch]"')
+    try:
+        require_torch("plot")
+    except ImportError as error:
+        raise CannotRunError(str(error)) from error
     if output is not None and output.lower().endswith(".png") and importlib.util.find_spec("matplotlib") is None:
         cure = 'pip install "losskit[plot]", or draw to a .svg file, which needs nothing'
         raise CannotRunError(f"a .png file needs matplotlib, which is not installed: {cure}")

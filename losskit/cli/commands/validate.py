@@ -15,7 +15,7 @@ from losskit.cli import (
 )
 from losskit.cli.checking import Options, Outcome, check, check_file, encoded
 from losskit.cli.files import DEFAULT_EXCLUDE, find
-from losskit.cli.formats import FORMATS, FileReport, Reporter, Summary, printable
+from losskit.cli.formats import FORMATS, FileReport, Reporter, Summary
 from losskit.cli.project import read_project
 from losskit.config import MAX_BYTES
 
@@ -90,18 +90,12 @@ def run(options: argparse.Namespace) -> int:
     project.import_plugins(options.plugin)
     checks = Options(
         at=options.at or project.settings.get("at"),
+        selection=project.selection(options.select, options.ignore),
         fixes="write" if options.fix else "diff" if options.diff else None,
         smoke=options.smoke,
         only_configs=options.only_configs,
     )
-    select = project.settings.get("select") if options.select is None else options.select
-    ignore = project.settings.get("ignore") if options.ignore is None else options.ignore
-    if select is not None or ignore is not None:
-        from losskit.cli.silencing import Selection
-
-        checks.selection = Selection(select, ignore)
-    exclude = options.exclude or project.patterns()
-    exclude = DEFAULT_EXCLUDE if exclude is None else exclude
+    exclude = project.excluded(options.exclude)
     run = _Run(options, checks)
     try:
         run.go(_outcomes(options, checks, exclude, project.plugins(options.plugin)))
@@ -208,8 +202,7 @@ class _Run:
             raise CannotRunError(f"the report would overwrite {report.name!r}, which is to be checked")
         self.count(outcome)
         if self.options.verbose:
-            state = f"{len(report.diagnostics)} found" if report.diagnostics else "right"
-            print(f"losskit: {printable(report.name)}: {state}", file=sys.stderr)
+            _remark(report.name, f"{len(report.diagnostics)} found" if report.diagnostics else "right")
         if outcome.fixed is not None and self.wants_diff:
             from losskit.cli.difference import print_difference
 
@@ -223,8 +216,7 @@ class _Run:
         if why:
             self.left_out += 1
             if self.options.verbose:
-                line = f":{why.line}" if why.line else ""
-                print(f"losskit: {printable(why.file or '')}{line}: left out: {why.message}", file=sys.stderr)
+                _remark(f"{why.file}:{why.line}", f"left out: {why.message}")
 
     def left_out_in_words(self) -> str:
         """How many files could not be read."""
@@ -303,6 +295,12 @@ class _ReportFile:
         self.stream.close()
         if self.beside:
             os.unlink(self.beside)
+
+
+def _remark(place: str, text: str) -> None:
+    from losskit.diagnostics import printable
+
+    print(f"losskit: {printable(place)}: {text}", file=sys.stderr)
 
 
 def _progress(options: argparse.Namespace, is_free: bool) -> Progress | None:

@@ -44,13 +44,6 @@ def described(diagnostic: Diagnostic) -> list[str]:
     return [diagnostic.text, *([f"help: {diagnostic.help}"] if diagnostic.help else [])]
 
 
-def printable(text: str) -> str:
-    """`text` on one line, with what would move or colour the output written out."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
-
-
 class Reporter:
     """Writes what was found: `start`, then `file` for each file in order, also for right ones, then `finish`.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from losskit.cli.formats import FileReport, Reporter, printable
+from losskit.cli.formats import FileReport, Reporter
+from losskit.diagnostics import printable
 
 
 class Format(Reporter):

@@ -6,8 +6,8 @@ import unicodedata
 from collections.abc import Sequence
 
 from losskit.cli.colour import Colour
-from losskit.cli.formats import FileReport, Reporter, printable
-from losskit.diagnostics import Diagnostic
+from losskit.cli.formats import FileReport, Reporter
+from losskit.diagnostics import Diagnostic, printable
 
 MAX_WIDTH = 120
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from losskit.cli.formats import FileReport, Reporter, described, printable
+from losskit.cli.formats import FileReport, Reporter, described
 from losskit.cli.formats.places import repository_path, well_formed
-from losskit.diagnostics import Diagnostic
+from losskit.diagnostics import Diagnostic, printable
 
 # What a log would take for orders to the terminal; file names may hold it.
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
