@@ -125,12 +125,8 @@ class LossEntry:
     @functools.cached_property
     def schema(self) -> dict[str, Any]:
         """The JSON Schema of the loss's settings, without references to other schemas."""
-        definitions = catalogue.definitions() if self.is_built_in else {}
-        if found := definitions.get(f"loss_{self.name}"):
-            return _inlined(found, self.names, definitions)
-        from losskit.schema.json_schema import loss_schema
-
-        return loss_schema(self.config.load(), self.names, self.summary, self.roles)
+        definition = f"loss_{self.name}" if self.is_built_in else None
+        return settings_schema(definition, self.config, self.names, self.summary, self.roles)
 
 
 class Registry:
@@ -430,6 +426,18 @@ def _entry_points_of(info: Path) -> str:
     with contextlib.suppress(OSError):
         return (info / "entry_points.txt").read_text("utf-8", errors="replace")
     return ""
+
+
+def settings_schema(
+    definition: str | None, config: Reference, names: list[str], summary: str, roles: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The JSON Schema of settings: from the definition in the generated file, or else written from the config class."""
+    definitions = catalogue.definitions() if definition else {}
+    if found := definitions.get(definition or ""):
+        return _inlined(found, names, definitions)
+    from losskit.schema.json_schema import loss_schema
+
+    return loss_schema(config.load(), names, summary, roles)
 
 
 # Keywords of settings in the schema of a whole config: what `inputs` may name is checked apart from settings.

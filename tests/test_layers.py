@@ -14,7 +14,7 @@ ROOT = Path(losskit.__file__).parent
 LAYERS = [
     {"constants", "diagnostics", "spelling"},
     {"schema", "config", "syntax"},
-    {"registry"},
+    {"registry", "strategies"},
     {"modules", "settings", "loss_checker", "validation", "first_pass", "fixing"},
     {"building", "testing", "smoke"},
     {"cli"},

@@ -15,7 +15,7 @@ import marshmallow_dataclass
 from marshmallow import fields, validate
 
 if TYPE_CHECKING:
-    from losskit.schema.base import BaseLossConfig
+    from losskit.schema.base import BaseConfig
 
 
 class Float(fields.Float):
@@ -108,11 +108,11 @@ def item(list_type: type, number_limits: list[validate.Validator]) -> fields.Fie
     return StrictSchema.TYPE_MAPPING[list_type]()
 
 
-def marshmallow_schema(cls: type[BaseLossConfig]) -> marshmallow.Schema:
+def marshmallow_schema(cls: type[BaseConfig]) -> marshmallow.Schema:
     """The schema that loads a mapping into `cls`; `cls.schema()` keeps it."""
     return marshmallow_dataclass.class_schema(cls, base_schema=StrictSchema)()
 
 
-def schema_fields(cls: type[BaseLossConfig]) -> Mapping[str, fields.Field[Any]]:
+def schema_fields(cls: type[BaseConfig]) -> Mapping[str, fields.Field[Any]]:
     """The marshmallow field of each setting of `cls`, by name."""
     return cls.schema().fields
