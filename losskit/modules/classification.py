@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from losskit.constants import CATEGORY, CATEGORY_DISTRIBUTION, IMAGE, SEQUENCE, TEXT, VECTOR
-from losskit.modules.class_ids import ClassIdsLoss, count_items
+from losskit.modules.class_ids import ClassIdsLoss, counts_of_ids
 from losskit.modules.reduction import masked, reduce, reduce_sum
 from losskit.modules.shapes import Classes, along, class_constant, read_classes
 from losskit.registry import register_loss
@@ -114,9 +115,9 @@ class SoftmaxCrossEntropyLoss(ClassIdsLoss):
         self.set_constant("class_similarities", class_similarities)
         self.class_similarities_temperature = class_similarities_temperature
 
-    def count(self, *targets: Tensor) -> Tensor:
-        """The number of items that are not ignored; with class weights, the sum of those of their labels."""
-        return count_items(targets[0], self.ignore_index, self.class_axis, self.class_weights)
+    def item_counts(self, *targets: Tensor, inputs: Sequence[Tensor] = (), **optional: Any) -> Tensor:
+        """1, or with class weights that of its label, for each item that is not ignored."""
+        return counts_of_ids(targets[0], self.ignore_index, self.class_axis, self.class_weights)
 
 
 def weights_of_items(given: Classes, weights: Tensor | None) -> Tensor | None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,7 +12,7 @@ from torch import Tensor
 from losskit.constants import CATEGORY, CATEGORY_DISTRIBUTION, IMAGE, SEQUENCE, SET, TEXT
 from losskit.modules import checking
 from losskit.modules.base import ScoresLoss
-from losskit.modules.class_ids import ClassIdsLoss, count_items
+from losskit.modules.class_ids import ClassIdsLoss, counts_of_ids
 from losskit.modules.classification import (
     costs_of_distributions,
     costs_of_ids,
@@ -80,13 +83,13 @@ class SoftLabelCrossEntropyLoss(ScoresLoss):
             logits, targets, **self.settings(), takes_ids=self.takes_ids, normalizer=normalizer
         )
 
-    def count(self, *targets: Tensor) -> Tensor:
-        """The number of items that have a label."""
+    def item_counts(self, *targets: Tensor, inputs: Sequence[Tensor] = (), **optional: Any) -> Tensor:
+        """1 for each item that has a label."""
         if targets[0].ndim == 1:
-            return count_items(targets[0], self.ignore_index, None)
+            return counts_of_ids(targets[0], self.ignore_index, None)
         # In the dtype of the sums of `forward`, where bool and small integers hold no sums.
         labels = targets[0] if targets[0].dtype == torch.float64 else targets[0].float()
-        return (_scores(labels, self.ignore_index).sum(1) != 0).sum()
+        return _scores(labels, self.ignore_index).sum(1) != 0
 
 
 def _scores(targets: Tensor, ignore_index: int | None) -> Tensor:
