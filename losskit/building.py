@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from losskit.modules.balancing import LossBalancing
-    from losskit.modules.multi_task import MultiTaskLoss, Term
+    from losskit.modules.lookup import Term
+    from losskit.modules.multi_task import MultiTaskLoss
     from losskit.schema.balancing import BaseBalancingConfig
 
 
@@ -105,7 +106,7 @@ def module_of(config: BaseLossConfig, feature: FeatureContext, entry: LossEntry 
 
 def term_of(entry: LossEntry, config: BaseLossConfig, feature: str | None, module: nn.Module) -> Term:
     """The part that one loss is of the sum of all losses."""
-    from losskit.modules.multi_task import Term
+    from losskit.modules.lookup import Term
 
     return Term(
         feature,

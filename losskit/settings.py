@@ -6,14 +6,19 @@ import functools
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from losskit.config import MAX_PROBLEMS, number_of, usual_notation
 from losskit.diagnostics import INTERPOLATION_HELP, is_interpolation, quoting, show, show_path
-from losskit.registry import LossEntry
 from losskit.schema.describe import describe, yaml_text
 from losskit.schema.quick import UnknownKeywordError, compiled, is_integer, is_number
 from losskit.spelling import suggested
+
+if TYPE_CHECKING:
+    from losskit.registry import LossEntry
+    from losskit.strategies import StrategyEntry
+
+    Entry = LossEntry | StrategyEntry
 
 _LIMITS = {
     "minimum": "at least",
@@ -45,7 +50,7 @@ class SettingError(NamedTuple):
     cure: str | None = None
 
 
-def fits(value: Any, entry: LossEntry, setting: str) -> bool:
+def fits(value: Any, entry: Entry, setting: str) -> bool:
     """Whether a value is allowed for a setting."""
     try:
         return compiled(entry.schema["properties"][setting])(value)
@@ -53,7 +58,7 @@ def fits(value: Any, entry: LossEntry, setting: str) -> bool:
         return True
 
 
-def setting_errors(entry: LossEntry, values: Mapping[str, Any]) -> Iterator[SettingError]:
+def setting_errors(entry: Entry, values: Mapping[str, Any]) -> Iterator[SettingError]:
     """What the schema of a loss objects to in `values`, apart from settings that the loss does not have."""
     if _check(entry)(values):
         return
@@ -140,7 +145,7 @@ def _judges_alone(schema: Mapping[str, Any]) -> bool:
 
 
 @functools.lru_cache(maxsize=512)
-def _check(entry: LossEntry) -> Callable[[Any], bool]:
+def _check(entry: Entry) -> Callable[[Any], bool]:
     """Says whether settings are surely right."""
     try:
         return compiled(entry.schema)
@@ -149,7 +154,7 @@ def _check(entry: LossEntry) -> Callable[[Any], bool]:
 
 
 @functools.lru_cache(maxsize=512)
-def validator(entry: LossEntry) -> Any:
+def validator(entry: Entry) -> Any:
     """The validator of a loss's settings, the loss's `type` among them."""
     return _validator_class()(entry.schema)
 
@@ -180,7 +185,7 @@ def _innermost(error: Any) -> Iterator[tuple[Any, tuple[str | int, ...]]]:
                 yield deeper, (*inner.relative_path, *inside)
 
 
-def _explained(entry: LossEntry, setting: str, steps: tuple[str | int, ...], error: Any, instance: Any) -> SettingError:
+def _explained(entry: Entry, setting: str, steps: tuple[str | int, ...], error: Any, instance: Any) -> SettingError:
     code, what, suggestion, help, cure = _objection(error.validator, error.validator_value, instance, error.schema)
     if setting == "reduction" and instance == "none":
         help, cure = "`none` is for Python only: a config asks for one number to minimise", None

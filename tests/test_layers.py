@@ -15,7 +15,7 @@ LAYERS = [
     {"constants", "diagnostics", "spelling"},
     {"schema", "config", "syntax"},
     {"registry", "strategies"},
-    {"modules", "settings", "loss_checker", "validation", "first_pass", "fixing"},
+    {"modules", "settings", "loss_checker", "balancing_checker", "validation", "first_pass", "fixing"},
     {"building", "testing", "smoke"},
     {"cli"},
     {"pytest_plugin"},

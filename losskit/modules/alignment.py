@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from losskit.constants import AUDIO, SEQUENCE, TEXT
 from losskit.modules import checking
-from losskit.modules.base import AdditiveLoss
+from losskit.modules.base import AdditiveLoss, ones
 from losskit.modules.batches import USUAL, Example, Sizes
 from losskit.modules.reduction import reduce
 from losskit.modules.shapes import floating, require_tensor
@@ -105,6 +108,8 @@ class CtcLoss(AdditiveLoss):
         self.from_logits = from_logits
         self.layout = layout
         self.padding_index = padding_index
+        self.sample_axis = 0 if layout == "batch_first" else 1
+        self.harmless_target = (blank == 0) * 1 if padding_index is None else padding_index
 
     @classmethod
     def get_optional_loss_inputs(cls) -> tuple[str, ...]:
@@ -132,9 +137,19 @@ class CtcLoss(AdditiveLoss):
             normalizer=normalizer,
         )
 
-    def count(self, *targets: Tensor, target_lengths: Tensor | None = None) -> Tensor:
-        """The number of samples, whatever their lengths."""
-        return torch.full((), len(targets[0]), device=targets[0].device)
+    def item_counts(self, *targets: Tensor, inputs: Sequence[Tensor] = (), **optional: Any) -> Tensor:
+        """1 for each sample, whatever its length."""
+        return ones(targets[0].shape[:1], targets[0])
+
+    def item_values(self, *arguments: Any, **optional: Any) -> Tensor:
+        """The value of each sample, which for the mean is divided by its length."""
+        values = super().item_values(*arguments, **optional)
+        if self.reduction != "mean":
+            return values
+        lengths = optional.get("target_lengths")
+        if lengths is None:
+            _, lengths = _without_padding(arguments[1].long(), self.padding_index)
+        return values / lengths.to(values.device).clamp_min(1)
 
     @staticmethod
     def example_batch(feature_type: str, generator: torch.Generator, sizes: Sizes = USUAL) -> Example:

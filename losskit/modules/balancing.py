@@ -93,7 +93,8 @@ def balanced(
         balancing: the strategy.
         losses: the unweighted losses, one per task.
         weights: the weights of the config, as numbers or scalar tensors.
-        shared: the parameters that the tasks share, by whose gradients some strategies weigh.
+        shared: the parameters that the tasks share, or what the model computes for all of them, by whose gradients some
+            strategies weigh.
         present: False for tasks that the batch has nothing of, whose loss is an attached 0.
         share: the share of the batch that these losses are of.
 
@@ -110,8 +111,7 @@ def balanced(
     there = torch.tensor(present, device=values.device)
     is_shared = balancing.is_learning and is_distributed()
     if balancing.wants_gradients:
-        gradients = _gradients(balancing, losses, shared, present)
-        keywords["gram"] = gram_of(over_ranks(gradients) if is_shared else gradients)
+        keywords["gram"] = _gram(balancing, losses, shared, present)
     elif balancing.needs_gradients:
         keywords["gram"] = None
     if is_shared:
@@ -138,12 +138,6 @@ def promoted(losses: Tensor) -> Tensor:
     return losses.float() if losses.element_size() < 4 else losses
 
 
-def gram_of(gradients: Tensor) -> Tensor:
-    """The inner products of the rows."""
-    with torch.no_grad(), without_autocast(gradients):
-        return gradients @ gradients.mT
-
-
 def is_distributed() -> bool:
     """Whether there are several ranks."""
     distributed = torch.distributed
@@ -166,27 +160,50 @@ def _alike_on_ranks(values: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
     return mean + (values - values.detach()), count > 0
 
 
-def _gradients(
+@torch.compiler.disable
+def _gram(
     balancing: LossBalancing, losses: Sequence[Tensor], shared: Sequence[Tensor] | None, present: Sequence[bool]
 ) -> Tensor:
-    """A row per loss: its gradient with respect to all shared parameters, on this rank."""
+    """The inner products of the losses' gradients with respect to what is shared, those of all ranks taken together."""
+    leaves = _required(balancing, shared)
+    rows = _gradients(balancing, losses, leaves, present)
+    # Of parameters each rank has a part of the gradient; of a layer's output, the gradients of rows of its own.
+    are_parameters = all(leaf.is_leaf for leaf in leaves)
+    if is_distributed() and are_parameters:
+        rows = over_ranks(rows)
+    with torch.no_grad(), without_autocast(rows):
+        gram = rows @ rows.mT
+    if is_distributed() and not are_parameters:
+        gram = over_ranks(gram) / torch.distributed.get_world_size()
+    return gram
+
+
+def _required(balancing: LossBalancing, shared: Sequence[Tensor] | None) -> list[Tensor]:
+    """What is shared and has gradients."""
     if shared is None:
         raise ValueError(
             f"{_name(balancing)} weighs by the gradients of the parameters that the tasks share, but nobody has said "
             "which these are: call criterion.share(model.encoder.parameters()), or, as its paper does, "
             "criterion.share(the_last_shared_layer.parameters())"
         )
-    leaves = [parameter for parameter in shared if parameter.requires_grad]
+    leaves = [tensor for tensor in shared if tensor.requires_grad]
     if not leaves:
-        raise ValueError(f"{_name(balancing)} weighs by gradients, but no shared parameter requires one")
+        raise ValueError(f"{_name(balancing)} weighs by gradients, but nothing that is shared requires one")
+    return leaves
+
+
+def _gradients(
+    balancing: LossBalancing, losses: Sequence[Tensor], leaves: Sequence[Tensor], present: Sequence[bool]
+) -> Tensor:
+    """A row per loss: its gradient with respect to all that is shared, on this rank."""
     dtype = torch.float64 if any(leaf.dtype == torch.float64 for leaf in leaves) else torch.float32
     rows = torch.zeros(len(losses), sum(leaf.numel() for leaf in leaves), dtype=dtype, device=leaves[0].device)
     is_reached = False
     for row, loss, is_there in zip(rows, losses, present, strict=True):
         if not (is_there and loss.requires_grad):
             continue
-        gradients = torch.autograd.grad(loss, leaves, retain_graph=True, allow_unused=True)
         start = 0
+        gradients = torch.autograd.grad(loss, leaves, retain_graph=True, allow_unused=True)
         for leaf, gradient in zip(leaves, gradients, strict=True):
             if gradient is not None:
                 row[start : start + leaf.numel()] = gradient.detach().flatten()
@@ -194,7 +211,7 @@ def _gradients(
             start += leaf.numel()
     # A rank may have a batch that no task is in.
     if not is_reached and any(present) and not is_distributed():
-        raise ValueError(f"{_name(balancing)} weighs by gradients, but no loss depends on the shared parameters")
+        raise ValueError(f"{_name(balancing)} weighs by gradients, but no loss depends on what is shared")
     return rows
 
 
