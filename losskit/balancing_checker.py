@@ -51,6 +51,10 @@ def check_balancing(
     entry = _entry(checker, strategies, values["type"], paths["type"], names)
     if entry is None:
         return None
+    if "params" in values and "params" not in entry.schema["properties"]:
+        help = "write the settings beside `type`"
+        checker.report("LK201", paths["params"], f"`{entry.name}` takes no `params`", on_key=True, help=help)
+        return None
     checker.rename(entry, values, paths)
     found = FoundStrategy(entry, values, paths)
     wrong = checker.check_settings(found)
@@ -85,5 +89,7 @@ def _entry(checker: LossChecker, strategies: Strategies, kind: Any, path: Path, 
         cure = meant(kind, strategies.names())
         suggestion = cure or (near[0] if near else None)
         help = INTERPOLATION_HELP if is_interpolation(kind) else names
-        checker.report("LK109", path, f"no loss balancing named {show(kind)}", suggestion=suggestion, help=help, cure=cure)
+        checker.report(
+            "LK109", path, f"no loss balancing named {show(kind)}", suggestion=suggestion, help=help, cure=cure
+        )
     return entry

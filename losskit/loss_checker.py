@@ -271,7 +271,8 @@ class LossChecker:
                 suggestion, cure = suggested(key, fitting, taken=values)
                 suggestion = suggestion or suggested(key, names)[0]
                 suggestion, cure = self._params_meant(key, values[key]) or (suggestion, cure)
-                help: str | None = f"settings of `{entry.name}`: {', '.join(settings)}"
+                listed = ", ".join(settings)
+                help: str | None = f"settings of `{entry.name}`: {listed}" if listed else f"`{entry.name}` has none"
                 message = f"`{entry.name}` has no setting `{cut(key)}`"
                 if key in entry.left_out:
                     message += " in a config"

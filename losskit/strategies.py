@@ -18,7 +18,6 @@ from losskit.schema import catalogue
 from losskit.spelling import nearest
 
 if TYPE_CHECKING:
-    from losskit.registry import Registry
     from losskit.schema.balancing import BaseBalancingConfig
 
 # What papers and other libraries call them, where the letters do not lead to our name.

@@ -28,6 +28,7 @@ class LossBalancing(nn.Module):
     # Whether the totals of the parts of a batch add up to the total of the whole batch.
     is_additive: ClassVar[bool] = False
     _takes: ClassVar[frozenset[str]] = frozenset()
+    _settings: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, num_tasks: int) -> None:
         super().__init__()
@@ -38,6 +39,9 @@ class LossBalancing(nn.Module):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls._takes = frozenset(inspect.signature(cls.forward).parameters)
+        cls._settings = tuple(
+            name for name, p in inspect.signature(cls.__init__).parameters.items() if p.kind is p.KEYWORD_ONLY
+        )
 
     def forward(self, losses: Tensor, weights: Tensor) -> Tensor:
         """The total.
@@ -64,6 +68,10 @@ class LossBalancing(nn.Module):
     def wants_gradients(self) -> bool:
         """Whether the next call needs `gram`."""
         return self.needs_gradients and self.is_learning
+
+    def extra_repr(self) -> str:
+        settings = (f"{name}={getattr(self, name)!r}" for name in self._settings if hasattr(self, name))
+        return ", ".join([f"num_tasks={self.num_tasks}", *settings])
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # `.half()` would round sums and counts until they no longer grow.

@@ -80,7 +80,9 @@ class GradNormBalancing(LossBalancing):
         """The norms that the gradients should have."""
         count = counted.sum().clamp_min(1)
         initial = self.initial.to(losses.dtype)
-        left = torch.where(counted & (initial != 0), losses / torch.where(initial == 0, 1.0, initial), counted.to(losses))
+        left = torch.where(
+            counted & (initial != 0), losses / torch.where(initial == 0, 1.0, initial), counted.to(losses)
+        )
         # A loss that can be negative has no such quotient; then it is taken for a task that is done.
         left = left.clamp_min(0)
         pace = left * count / left.sum().clamp_min(torch.finfo(losses.dtype).tiny)

@@ -126,6 +126,7 @@ class ParetoMTLBalancing(LossBalancing):
         preferences = _per_task("preference_vector", preference_vector, num_tasks, 1.0)
         if (preferences < 0).any() or not preferences.any():
             raise ValueError(f"preference_vector must have numbers from 0 up, one above 0, got {preference_vector}")
+        self.preference_vector = preference_vector
         self.tchebycheff_weight = tchebycheff_weight
         # The config's, so that they are not saved.
         self.register_buffer("preferences", preferences / preferences.sum(), persistent=False)
@@ -188,6 +189,7 @@ class FAMOBalancing(_Averaging):
     def __init__(self, num_tasks: int, *, gamma: float = 0.01, min_losses: Sequence[float] | None = None) -> None:
         super().__init__(num_tasks)
         self.gamma = gamma
+        self.min_losses = min_losses
         self.logits = nn.Parameter(torch.zeros(num_tasks))
         self.register_buffer("floors", _per_task("min_losses", min_losses, num_tasks, 0.0), persistent=False)
         self.register_buffer("previous", torch.zeros(num_tasks))

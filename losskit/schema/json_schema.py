@@ -30,9 +30,7 @@ _SCALARS: dict[type, str] = {
 _LENGTH_KEYWORDS = {"array": "Items", "object": "Properties", "string": "Length"}
 
 
-def loss_schema(
-    config_cls: type[BaseConfig], names: list[str], description: str, roles: Sequence[str] = ()
-) -> Schema:
+def loss_schema(config_cls: type[BaseConfig], names: list[str], description: str, roles: Sequence[str] = ()) -> Schema:
     """The JSON Schema of one loss, or way of balancing, registered as `names[0]` with the others as aliases.
 
     `roles` are what a loss takes, which `inputs` may rename.

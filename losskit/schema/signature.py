@@ -59,9 +59,7 @@ def read_constructor(
     return Constructor(settings, takes_any, tuple(left_out))
 
 
-def check_config(
-    config_cls: Any, constructor: Constructor, name: str, base: type[BaseConfig] = BaseLossConfig
-) -> None:
+def check_config(config_cls: Any, constructor: Constructor, name: str, base: type[BaseConfig] = BaseLossConfig) -> None:
     """Whether `config_cls` can be the config of what is registered as `name`, with this constructor.
 
     Raises:
@@ -95,9 +93,7 @@ def _is_config(config_cls: Any, base: type[BaseConfig]) -> bool:
     return inspect.isclass(config_cls) and issubclass(config_cls, base)
 
 
-def config_from(
-    constructor: Constructor, name: str, base: type[BaseConfig] = BaseLossConfig
-) -> type[BaseConfig]:
+def config_from(constructor: Constructor, name: str, base: type[BaseConfig] = BaseLossConfig) -> type[BaseConfig]:
     """A config class with one setting per parameter."""
     members: dict[str, Any] = {"__annotations__": {}, "__module__": __name__}
     for parameter, (annotation, default) in constructor.settings.items():
