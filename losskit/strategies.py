@@ -56,7 +56,7 @@ class StrategyEntry:
     def schema(self) -> dict[str, Any]:
         """The JSON Schema of the strategy's settings."""
         definition = f"strategy_{self.name}" if self.is_built_in else None
-        return settings_schema(definition, self.config, [self.name], self.summary)
+        return settings_schema(definition, self.config, [self.name], self.summary, what="strategy")
 
 
 class Strategies:

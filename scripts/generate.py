@@ -28,7 +28,7 @@ from scripts.rules import table
 
 ROOT = Path(__file__).parent.parent
 HEADER = "Written by scripts/generate.py; change the losses, then run `make generate`."
-COMPILED = '''"""What a first look at a config needs to know of each built-in loss, and of the strategies to balance them.
+COMPILED = '''"""What a first look at a config needs to know of the built-in losses and the ways to balance them.
 
 {header}
 """
@@ -109,8 +109,14 @@ def _stub(entries: list[LossEntry], ways: list[StrategyEntry], kind: str, packag
     for way in ways:
         module, _, cls = (way.config if kind == "config" else way.module).path.partition(":")
         public.add((cls, module))
-    lines = [_import(module, name) for name, module in sorted(public, key=lambda p: (p[1], p[0]))]
+    lines = [_import(module, name) for name, module in sorted(public, key=_place)]
     return "\n".join([f"# {HEADER}", *lines]) + "\n"
+
+
+def _place(imported: tuple[str, str]) -> tuple[str, bool, str]:
+    """Where an import stands in ruff's order: by module, classes first, capitals or not."""
+    name, module = imported
+    return module, name[0].islower(), name.lower()
 
 
 def _import(module: str, name: str) -> str:

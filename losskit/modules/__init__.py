@@ -1,4 +1,4 @@
-"""What computes: the losses, by family, their weighted sum, and what balances them. The only package that imports torch."""
+"""What computes: the losses, by family, their sum, and what balances them. The only package that imports torch."""
 
 from __future__ import annotations
 

@@ -168,7 +168,7 @@ def _alike_on_ranks(values: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
     return mean + (values - values.detach()), count > 0
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _gram(
     balancing: LossBalancing, losses: Sequence[Tensor], shared: Sequence[Tensor] | None, present: Sequence[bool]
 ) -> Tensor:

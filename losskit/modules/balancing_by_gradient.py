@@ -27,10 +27,10 @@ class GradNormBalancing(LossBalancing):
 
     $L = \sum_i w_i v_i L_i$ with learned $v_i > 0$ that sum to the number of tasks $T$. With the norms
     $G_i = v_i \|\nabla L_i\|$, their mean $\bar G$, and $r_i$, the quotient $L_i / L_i(0)$ divided by the mean of all
-    quotients, $v$ has the gradient of $\sum_i |G_i - \bar G r_i^\alpha|$, with the targets $\bar G r_i^\alpha$ as constants.
+    quotients, $v$ has the gradient of $\sum_i |G_i - \bar G r_i^\alpha|$, where $\bar G r_i^\alpha$ is a constant.
 
-    Source: Chen et al., "GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep Multitask Networks", 2018.
-    $L_i(0)$ is the loss of the first batch that has the task.
+    Source: Chen et al., "GradNorm: Gradient Normalization for Adaptive Loss Balancing in Deep Multitask Networks",
+    2018. $L_i(0)$ is the loss of the first batch that has the task.
 
     >>> GradNormBalancing(2).eval()(torch.tensor([3.0, 1.0]), torch.tensor([1.0, 0.5]))
     tensor(3.5000)
@@ -80,9 +80,8 @@ class GradNormBalancing(LossBalancing):
         """The norms that the gradients should have."""
         count = counted.sum().clamp_min(1)
         initial = self.initial.to(losses.dtype)
-        left = torch.where(
-            counted & (initial != 0), losses / torch.where(initial == 0, 1.0, initial), counted.to(losses)
-        )
+        quotients = losses / torch.where(initial == 0, 1.0, initial)
+        left = torch.where(counted & (initial != 0), quotients, counted.to(losses))
         # A loss that can be negative has no such quotient; then it is taken for a task that is done.
         left = left.clamp_min(0)
         pace = left * count / left.sum().clamp_min(torch.finfo(losses.dtype).tiny)
@@ -112,7 +111,7 @@ class _Counting(LossBalancing):
 
 @register_loss_balancing("nash_mtl", schema=NashMTLBalancingConfig)
 class NashMTLBalancing(_Counting):
-    r"""Weighs losses so that the step is what tasks that bargain would agree on: none gains at a greater loss of another.
+    r"""Weighs losses so that the step is one that tasks would agree on if they bargained about it.
 
     $L = \sum_i w_i \alpha_i L_i$, where $\alpha > 0$ solves $K \alpha = 1/\alpha$ for the inner products $K$ of the
     gradients of the shared parameters, divided by their norm. Gradients on other scales give the same step. A task

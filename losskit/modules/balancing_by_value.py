@@ -47,8 +47,8 @@ class NoneBalancing(LossBalancing):
 class LogTransformBalancing(LossBalancing):
     r"""The logarithms of the losses, so that those on a large scale do not drown the others.
 
-    $L = \sum_i w_i \log(1 + L_i)$. Below $-1/2$, where only losses without a lower bound of 0 come to, the tangent takes
-    the logarithm's place, so that they stay finite.
+    $L = \sum_i w_i \log(1 + L_i)$. Below $-1/2$, where losses come that can be negative, the tangent takes the
+    logarithm's place, so that they stay finite.
 
     Source: Ludwig's `log_transform`; after Lin et al., "Dual-Balancing for Multi-Task Learning", 2023, which takes
     $\log(\epsilon + L_i)$ and also evens out the gradients' norms.
@@ -102,12 +102,12 @@ class ParetoMTLBalancing(LossBalancing):
     r"""Steers to the trade-off between the losses that a vector of preferences asks for.
 
     $L = (1 - t) \sum_i p_i w_i L_i + t \max_i p_i w_i L_i$, with the preferences $p$ divided by their sum and $t$ =
-    `tchebycheff_weight`. The largest preferred loss pulls the others to $L_i \propto 1 / (p_i w_i)$; other than a sum, it
-    reaches trade-offs on concave parts of the front too.
+    `tchebycheff_weight`. The largest preferred loss pulls the others to $L_i \propto 1 / (p_i w_i)$; other than a
+    sum, it reaches trade-offs on concave parts of the front too.
 
     Source: Ludwig's `pareto_mtl`. It is the scalarisation of Tchebycheff, augmented by the sum (Miettinen, "Nonlinear
-    Multiobjective Optimization", 1999), and not the gradient algorithms of Lin et al., "Pareto Multi-Task Learning", 2019,
-    and of Mahapatra and Rajan, "Multi-Task Learning with User Preferences", 2020, which share its aim.
+    Multiobjective Optimization", 1999), and not the gradient algorithms of Lin et al., "Pareto Multi-Task Learning",
+    2019, and of Mahapatra and Rajan, "Multi-Task Learning with User Preferences", 2020, which share its aim.
 
     >>> ParetoMTLBalancing(2, preference_vector=[3.0, 1.0])(torch.tensor([2.0, 2.0]), torch.ones(2))
     tensor(1.7500)

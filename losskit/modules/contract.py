@@ -141,7 +141,7 @@ def check_loss(
 
 @contextlib.contextmanager
 def isolated_registry() -> Iterator[Registry]:
-    """Within the `with` block, losses and strategies to balance them may be registered; after it, they are forgotten."""
+    """Within the `with` block, losses and ways to balance them may be registered; after it, they are forgotten."""
     saved = dict(registry._all()), dict(registry._names), dict(strategies._all())
     try:
         yield registry

@@ -12,8 +12,8 @@ from losskit.schema.balancing import GradNormBalancingConfig as GradNormBalancin
 from losskit.schema.balancing import LogTransformBalancingConfig as LogTransformBalancingConfig
 from losskit.schema.balancing import NashMTLBalancingConfig as NashMTLBalancingConfig
 from losskit.schema.balancing import NoneBalancingConfig as NoneBalancingConfig
-from losskit.schema.balancing import PCGradBalancingConfig as PCGradBalancingConfig
 from losskit.schema.balancing import ParetoMTLBalancingConfig as ParetoMTLBalancingConfig
+from losskit.schema.balancing import PCGradBalancingConfig as PCGradBalancingConfig
 from losskit.schema.balancing import UncertaintyBalancingConfig as UncertaintyBalancingConfig
 from losskit.schema.base import BaseLossConfig as BaseLossConfig
 from losskit.schema.base import FeatureConfig as FeatureConfig

@@ -101,7 +101,7 @@ class NashMTLBalancingConfig(BaseBalancingConfig):
     )
     normalize: bool = schema_utils.Boolean(
         default=True,
-        description="Whether the matrix of the gradients is divided by its norm first, as the paper's code does, so that "
+        description="Whether the matrix of the gradients is divided by its norm first, as in the paper's code, so that "
         "small gradients make small steps; without, the sum of the weighted gradients always has the same norm.",
     )
 

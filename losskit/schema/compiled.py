@@ -1,4 +1,4 @@
-"""What a first look at a config needs to know of each built-in loss, and of the strategies to balance them.
+"""What a first look at a config needs to know of the built-in losses and the ways to balance them.
 
 Written by scripts/generate.py; change the losses, then run `make generate`.
 """

@@ -278,7 +278,7 @@ def _places(feature_type: str, rows: list[LossRow], has_multi: bool) -> Schema:
 
 
 def _balancing(rows: list[StrategyRow]) -> Schema:
-    """How losses may be balanced: a name or a mapping. No loss, and no feature type, has a definition of these names."""
+    """How losses may be balanced: a name or a mapping. Nothing else has definitions of these names."""
     title = "loss balancing"
     names = {
         "title": "strategy",

@@ -53,9 +53,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _list_strategies(options: argparse.Namespace) -> int:
     if options.feature is not None:
-        raise CannotRunError(
-            "--balancing and --feature do not go together: strategies are for the losses of all features"
-        )
+        raise CannotRunError("--balancing and --feature do not go together: strategies are for all features")
     from losskit.strategies import strategies
 
     entries = strategies.entries()

@@ -54,7 +54,7 @@ def schema_text(draft: str = "7") -> str:
     """The schema of configs with all losses, and strategies to balance them, that are known."""
     losses, ways = registry.entries(), strategies.entries()
     warn_of_plugins()
-    if draft == "7" and all(entry.is_built_in for entry in (*losses, *ways)):
+    if draft == "7" and all(e.is_built_in for e in losses) and all(e.is_built_in for e in ways):
         return catalogue.CONFIG_SCHEMA.read_text("utf-8")
     rows = (LossRow(e.names, e.feature_types, e.summary, e.schema) for e in losses)
     return dump(config_schema(rows, draft, strategies=(StrategyRow(e.name, e.summary, e.schema) for e in ways)))

@@ -115,10 +115,8 @@ def _text(entry: LossEntry, asked: str, colour: Colour) -> str:
     lines += ["", *_settings_text(entry, colour)]
     if entry.left_out:
         names = ", ".join(entry.left_out)
-        lines += [
-            "",
-            *_wrapped(f"not in a config, for YAML cannot hold them or a config uses the name itself: {names}"),
-        ]
+        text = f"not in a config, for YAML cannot hold them or a config uses the name itself: {names}"
+        lines += ["", *_wrapped(text)]
     return "\n".join(lines)
 
 
