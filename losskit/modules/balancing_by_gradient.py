@@ -231,7 +231,8 @@ class PCGradBalancing(_Counting):
 
     def order(self) -> Tensor:
         """For each task, the order in which all tasks are looked at in the next call."""
-        generator = torch.Generator().manual_seed((self.seed << 32) + self._count)
+        # A generator looks at 32 bits of its seed; an odd factor spreads the seeds of the config over all of them.
+        generator = torch.Generator().manual_seed((self.seed * 0x9E3779B1 + self._count) % 2**32)
         return torch.rand(self.num_tasks, self.num_tasks, generator=generator).argsort(dim=1)
 
     def _projected(self, gram: Tensor, order: Tensor) -> Tensor:
