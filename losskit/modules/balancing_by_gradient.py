@@ -122,7 +122,7 @@ class NashMTLBalancing(_Counting):
 
     >>> balancing = NashMTLBalancing(2)
     >>> balancing(torch.ones(2), torch.ones(2), gram=torch.tensor([[4.0, 0.0], [0.0, 1.0]]))
-    tensor(3.0456)
+    tensor(3.0458)
     """
 
     needs_gradients = True
