@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from losskit.constants import EVERYTHING, LOGITS, MMF_KEYS, TARGETS
+from losskit.schema.schedules import Schedule
 
 
 class Term(NamedTuple):
@@ -21,8 +22,10 @@ class Term(NamedTuple):
     targets: Sequence[str] = (TARGETS,)
     optional_inputs: Sequence[str] = ()
     optional_targets: Sequence[str] = ()
-    weight: float = 1.0
+    weight: float | Schedule = 1.0
     renamed: Mapping[str, str] = {}
+    # Whether targets that are NaN are missing labels.
+    missing: bool = False
 
 
 class LossOutput(NamedTuple):
