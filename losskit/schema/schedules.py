@@ -18,9 +18,9 @@ KINDS = (LINEAR, COSINE, STEP, CYCLICAL)
 # The keys of a schedule in a config, and the attributes that they become.
 ATTRIBUTES = {
     "schedule": "kind",
+    "steps": "steps",
     "from": "start",
     "to": "end",
-    "steps": "steps",
     "warmup": "warmup",
     "ratio": "ratio",
 }
