@@ -123,6 +123,7 @@ def _mapping(field: Any) -> Schema:
 
 def _record(field: Any) -> Schema:
     declared: Mapping[str, fields.Field[Any]] = field.schema.fields
+    required = [name for name, inner in declared.items() if inner.required]
     return {
         "title": field.called,
         "type": "object",
@@ -130,7 +131,7 @@ def _record(field: Any) -> Schema:
         "additionalProperties": False,
         # A misspelt key is one mistake, not a key too many and another that is missing.
         "if": {"type": "object", "propertyNames": {"enum": list(declared)}},
-        "then": {"type": "object", "required": [name for name, inner in declared.items() if inner.required]},
+        "then": {"type": "object", "properties": dict.fromkeys(required, True), "required": required},
     }
 
 

@@ -20,17 +20,21 @@ if TYPE_CHECKING:
     from losskit.schema.base import BaseLossConfig
 
 
+def _is_finite(value: float) -> bool:
+    """Whether a float can hold it, which JSON Schema asks of integers too."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
 class Float(fields.Float):
     """A finite number that is no bool and no text."""
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise self.make_error("invalid")
-        try:
-            finite = math.isfinite(value)
-        except OverflowError:
-            finite = False
-        if not finite:
+        if not _is_finite(value):
             raise self.make_error("special")
         return float(value)
 
@@ -40,7 +44,7 @@ class Integer(fields.Integer):
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> Any:
         integral = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-        if isinstance(value, bool) or not integral:
+        if isinstance(value, bool) or not integral or not _is_finite(value):
             raise self.make_error("invalid")
         return int(value)
 

@@ -21,12 +21,14 @@ class UnknownKeywordError(LookupError):
     """The schema has a keyword that is not known here."""
 
 
-def compiled(schema: Mapping[str, Any]) -> Check:
+def compiled(schema: Mapping[str, Any] | bool) -> Check:
     """A function that says whether a value fits `schema`.
 
     Raises:
         UnknownKeywordError: ask jsonschema.
     """
+    if isinstance(schema, bool):
+        return lambda value: schema
     checks: list[Check] = []
     for keyword, limit in schema.items():
         if keyword in _SKIPPED:
@@ -107,7 +109,7 @@ def _additional(rest: Any, schema: Mapping[str, Any]) -> Check:
     known = schema.get("properties", {}).keys()
     if rest is False:
         return lambda value: not isinstance(value, dict) or value.keys() <= known
-    check = compiled({} if rest is True else rest)
+    check = compiled(rest)
     return lambda value: not isinstance(value, dict) or all(check(value[key]) for key in value.keys() - known)
 
 
