@@ -14,6 +14,7 @@ from losskit.cli.colour import Colour
 from losskit.constants import MULTI, RESERVED
 from losskit.registry import LossEntry, UnknownLossError, registry
 from losskit.schema.describe import describe, yaml_text
+from losskit.settings import record_of
 from losskit.strategies import StrategyEntry, strategies
 
 MAX_WIDTH = 100
@@ -95,6 +96,9 @@ def _settings_text(entry: LossEntry | StrategyEntry, colour: Colour) -> list[str
         first, *rest = _wrapped(head, "  ", "    ")
         lines += [first.replace(setting, colour.paint(setting, "bold"), 1), *rest]
         lines += _wrapped(schema.get("description", ""), "      ", "      ")
+        for key, inner in (record_of(schema) or {"properties": {}})["properties"].items():
+            default = f"; default {yaml_text(inner['default'])}" if "default" in inner else ""
+            lines += _wrapped(f"{key}: {describe(inner)}{default}", "        ", "          ")
     return lines
 
 
