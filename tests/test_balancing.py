@@ -13,6 +13,7 @@ from scipy import optimize
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
+import losskit
 from losskit.modules.balancing import balanced
 from losskit.modules.balancing_by_gradient import (
     GradNormBalancing,
@@ -707,7 +708,7 @@ def test_counts_and_sums_are_not_rounded_by_a_model_in_half_precision():
         balancing(torch.ones(2), torch.ones(2))
         balancing.step()
     # In bfloat16, 256 + 1 is 256.
-    assert balancing.counts.tolist() == [300.0, 300.0]
+    assert balancing.period_sums.tolist() == [[300.0, 300.0]] * 2
 
 
 @pytest.mark.parametrize("cls", [UncertaintyBalancing, NoneBalancing, DWABalancing], ids=name_of)
@@ -844,50 +845,55 @@ import sys
 import numpy as np, torch
 import torch.distributed as dist
 sys.path.insert(0, sys.argv[3])
-from tests.test_balancing import ALL, Tasks, total_of
+from tests.test_balancing import ALL, Tasks, parts_of_a_batch, total_of
 from losskit.modules.balancing import balanced
 from torch.nn.parallel import DistributedDataParallel as DDP
 
 rank, path = int(sys.argv[1]), sys.argv[2]
-dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
 
 
 class Step(torch.nn.Module):
-    # Each rank has half of the rows: the mean of the halves is that of the whole.
     def __init__(self, cls):
         super().__init__()
-        self.tasks, self.balancing = Tasks(), cls(3)
+        self.tasks, self.balancing = Tasks(), cls(3, **({"period": 2} if "DWA" in cls.__name__ else {}))
 
-    def forward(self, rows, batch, present):
-        self.tasks.inputs, inputs = self.tasks.inputs.roll(batch, 0)[rows], self.tasks.inputs
-        self.tasks.targets, targets = [t[rows] for t in self.tasks.targets], self.tasks.targets
-        total = total_of(self.balancing, self.tasks, present=present)
+    def forward(self, rows, batch):
+        inputs, targets = self.tasks.inputs, self.tasks.targets
+        self.tasks.inputs, self.tasks.targets = inputs.roll(batch, 0)[rows], [t[rows] for t in targets]
+        total = total_of(self.balancing, self.tasks)
         self.tasks.inputs, self.tasks.targets = inputs, targets
         return total
 
 
-for cls in ALL:
-    alone, step = Step(cls), Step(cls)
-    both = DDP(step)
-    optimizers = [torch.optim.SGD(each.parameters(), lr=0.01) for each in (alone, step)]
-    for batch in range(4):
-        for optimizer in optimizers:
-            optimizer.zero_grad()
-        found = both(slice(3 * rank, 3 * rank + 3), batch, (True, True, True))
-        found.backward()
-        # What one process does with all rows, without telling the other.
-        world = dist.distributed_c10d._world.default_pg
-        dist.distributed_c10d._world.default_pg = None
-        expected = alone(slice(0, 6), batch, (True, True, True))
-        expected.backward()
-        dist.distributed_c10d._world.default_pg = world
-        np.testing.assert_allclose(found.item(), expected.item(), rtol=1e-5, err_msg=cls.__name__)
-        for (name, p), q in zip(step.named_parameters(), alone.parameters()):
-            np.testing.assert_allclose(p.grad, q.grad, rtol=1e-4, atol=1e-7, err_msg=f"{cls.__name__} {name}")
-        for optimizer, each in zip(optimizers, (alone, step)):
-            optimizer.step()
-            each.balancing.step()
-    if not cls.needs_gradients:
+def trained(cls, rows, wrap):
+    step = Step(cls)
+    wrapped, optimizer = wrap(step), torch.optim.SGD(step.parameters(), lr=0.01)
+    totals, gradients = [], []
+    for batch in range(6):
+        optimizer.zero_grad()
+        total = wrapped(rows, batch)
+        total.backward()
+        totals.append(total.detach())
+        gradients.append([p.grad.clone() for p in step.parameters()])
+        optimizer.step()
+        step.balancing.step()
+    return torch.stack(totals), gradients
+
+
+alone = {cls: trained(cls, slice(0, 6), lambda step: step) for cls in ALL}
+whole = {cls: parts_of_a_batch(cls, [slice(0, 8)], 1) for cls in ALL if cls.is_additive}
+dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
+for cls, (totals, gradients) in alone.items():
+    # Each rank has half of the rows, so that the mean of the halves is that of the whole.
+    found_totals, found_gradients = trained(cls, slice(3 * rank, 3 * rank + 3), DDP)
+    if cls.is_additive:
+        dist.all_reduce(found_totals)
+        found_totals /= 2
+    np.testing.assert_allclose(found_totals, totals, rtol=1e-5, err_msg=cls.__name__)
+    for found, expected in zip(found_gradients, gradients):
+        for mine, theirs in zip(found, expected):
+            np.testing.assert_allclose(mine, theirs, rtol=1e-4, atol=1e-6, err_msg=cls.__name__)
+    if not cls.needs_gradients and not cls.is_additive:
         # A task that one rank alone has counts with that rank's loss, and not with half of it.
         values = torch.tensor([2.0, 4.0 * rank])
         given = {"shared": None, "present": [True, rank == 1]}
@@ -897,9 +903,65 @@ for cls in ALL:
             rtol=1e-6,
             err_msg=cls.__name__,
         )
+for cls, expected in whole.items():
+    # Rank 0 has two parts, rank 1 one; they wait for each other only at the end of a step.
+    parts = [[slice(0, 1), slice(1, 5)], [slice(5, 8)]][rank]
+    for mine, theirs in zip(parts_of_a_batch(cls, parts, 2), expected):
+        dist.all_reduce(mine)
+        np.testing.assert_allclose(mine / 2, theirs, rtol=1e-4, atol=1e-6, err_msg=cls.__name__)
 print("alike")
 dist.destroy_process_group()
 """
+
+
+class Counts(dict):
+    """What the parts of a batch are divided by, and how many there are."""
+
+    def __init__(self, entries, num_batches):
+        super().__init__(entries)
+        self.num_batches = num_batches
+
+
+def parts_of_a_batch(cls, parts, num_ranks):
+    """The gradients of one batch of 8 rows whose second feature has only rows 0 and 2, seen in parts."""
+    torch.manual_seed(0)
+    model = nn.Linear(4, 3).double()
+    rows, targets = torch.randn(8, 4, dtype=torch.float64), torch.randn(8, 3, dtype=torch.float64)
+    is_there = torch.tensor([True, False, True, *[False] * 5])
+    criterion = losskit.build(
+        {
+            "loss_balancing": {"type": "dwa", "period": 1} if cls is DWABalancing else strategy_name(cls),
+            "output_features": [{"name": name, "type": "number", "loss": "mse"} for name in "abc"],
+        }
+    )
+    counts = {f"{name}/mean_squared_error": torch.tensor(number / num_ranks) for name, number in zip("abc", (8, 2, 0))}
+    for _ in range(3):
+        model.zero_grad()
+        criterion.zero_grad()
+        for part in parts:
+            predictions = dict(zip("abc", model(rows[part]).unbind(1)))
+            labels = {"a": targets[part, 0]}
+            if is_there[part].any():
+                labels["b"] = {"targets": targets[part, 1], "mask": is_there[part]}
+            criterion(predictions, labels, Counts(counts, len(parts))).total.backward()
+        criterion.step()
+    return [parameter.grad for parameter in (*model.parameters(), *criterion.parameters())]
+
+
+def strategy_name(cls):
+    return next(entry.name for entry in strategies.entries() if entry.module.load() is cls)
+
+
+@pytest.mark.parametrize("cls", [NoneBalancing, UncertaintyBalancing, DWABalancing], ids=name_of)
+def test_parts_of_a_batch_that_lack_a_task_add_up_to_the_batch(cls):
+    expected = parts_of_a_batch(cls, [slice(0, 8)], 1)
+    found = parts_of_a_batch(cls, [slice(0, 1), slice(1, 5), slice(5, 8)], 1)
+    for mine, theirs in zip(found, expected):
+        assert numpy(mine) == pytest.approx(numpy(theirs), rel=1e-5)
+    if cls is UncertaintyBalancing:
+        # No regulariser for the feature that the whole batch has nothing of, and a whole one for that of few parts.
+        assert found[-1][2] == 0
+        assert found[-1][1] != 0
 
 
 def test_two_ranks_with_half_of_the_batch_each_weigh_as_one_with_all(tmp_path):
