@@ -144,8 +144,8 @@ def ms_loss(
 
 
 def _same_labels(targets: Tensor, is_multilabel: bool) -> Tensor:
-    message = "targets hold a value other than 0 and 1, of which labels are made"
-    checking.require(((targets == 0) | (targets == 1)).all(), lambda: message, message)
+    good = (targets == 0) | (targets == 1)
+    checking.require_each(good, targets, "targets hold a value other than 0 and 1, of which labels are made")
     labels = targets.float()
     shared = products(labels, labels)
     if is_multilabel:

@@ -14,7 +14,7 @@ from losskit.modules import checking, sharing
 from losskit.modules.balancing import LossBalancing, balanced
 from losskit.modules.base import AdditiveLoss
 from losskit.modules.description import LastStep, description, kept
-from losskit.modules.item_weights import weighted, weighted_count, weights_of
+from losskit.modules.item_weights import ItemWeights, weighted, weighted_count, weights_of
 from losskit.modules.lookup import Given, Lookup, Term
 from losskit.modules.reduction import divide
 from losskit.schema.base import distinct
@@ -256,7 +256,20 @@ class MultiTaskLoss(nn.Module):
                 return None
             given, items = lookup.find(predictions, targets), weights_of(lookup, targets, plan.is_masked)
         if checking.debugging():
-            given = given.watched(plan.key, lookup)
+            with checking.called(loss, plan.key, lookup.inputs):
+                return self._called(plan, loss, given, items, targets, normalizer)
+        return self._called(plan, loss, given, items, targets, normalizer)
+
+    def _called(
+        self,
+        plan: Plan,
+        loss: nn.Module,
+        given: Given,
+        items: ItemWeights | None,
+        targets: Mapping[Any, Any],
+        normalizer: Tensor | float | None,
+    ) -> Any:
+        lookup = plan.lookup
         if plan.is_masked or (items is not None and not items.says_nothing):
             items = items or weights_of(lookup, targets, plan.is_masked)
             value = weighted(loss, lookup, given, items, normalizer if plan.kind is MEAN else None)
