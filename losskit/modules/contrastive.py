@@ -11,10 +11,10 @@ from torch import Tensor
 
 from losskit.constants import LOGITS, TARGETS, VECTOR
 from losskit.modules import checking
-from losskit.modules.base import Loss
+from losskit.modules.distributed import GatheringLoss, gathered
 from losskit.modules.reduction import masked, reduce
 from losskit.modules.shapes import floating, require_alike
-from losskit.modules.similarities import diagonal_mask, embeddings, products, same_ids, unit
+from losskit.modules.similarities import diagonal_mask, embeddings, products, require_ids, same_ids, unit
 from losskit.registry import register_loss
 from losskit.schema.contrastive import ContrastiveLossConfig, InBatchHingeLossConfig, NtXentLossConfig
 
@@ -27,28 +27,34 @@ def nt_xent_loss(
     *,
     temperature: float = 0.07,
     pairing: str = "consecutive",
+    gather: bool = False,
     reduction: str = "mean",
 ) -> Tensor:
     """See `NtXentLoss`."""
     checking.check_option("pairing", pairing, tuple(_PAIRINGS))
     vectors = embeddings(embedding, "embeddings")
-    size = len(vectors)
     same = None
     if pairing == "labels":
         if targets is None:
-            raise ValueError(f"pairing is labels, but there are no targets; give ids of shape ({size},)")
+            raise ValueError(f"pairing is labels, but there are no targets; give ids of shape ({len(vectors)},)")
+        require_ids(targets, vectors, "embeddings")
+        if gather:
+            vectors, targets = gathered(vectors, targets)
         same = same_ids(targets, vectors, "embeddings")
-    elif size % 2:
+    elif len(vectors) % 2:
         raise ValueError(
             f"embeddings {tuple(vectors.shape)} are an odd number, but pairing {pairing} takes {_PAIRINGS[pairing]} "
             "for a pair; drop the last batch if it is odd, or pair by labels"
         )
+    elif gather:
+        (vectors,) = gathered(vectors, by_halves=pairing == "halves")
     directions = unit(vectors)
     similarities = products(directions / temperature, directions)
     selves = diagonal_mask(vectors)
     if same is not None:
         pairs = same & ~selves
         return reduce(_pair_values(similarities, pairs, ~same), reduction, count=pairs.sum())
+    size = len(vectors)
     rows = torch.arange(size, device=vectors.device)
     partners = rows ^ 1 if pairing == "consecutive" else torch.cat([rows[size // 2 :], rows[: size // 2]])
     return reduce(F.cross_entropy(similarities.masked_fill(selves, -math.inf), partners, reduction="none"), reduction)
@@ -64,7 +70,7 @@ def _pair_values(similarities: Tensor, pairs: Tensor, negatives: Tensor) -> Tens
 
 
 @register_loss("nt_xent", [VECTOR], schema=NtXentLossConfig)
-class NtXentLoss(Loss):
+class NtXentLoss(GatheringLoss):
     r"""Tells two views of a sample from all other samples of the batch; for learning embeddings without labels.
 
     With the cosine $s_{ij}$ of two embeddings and the temperature $\tau$, for each pair $(i, p)$ that belongs
@@ -85,8 +91,15 @@ class NtXentLoss(Loss):
 
     group_size = 2
 
-    def __init__(self, *, temperature: float = 0.07, pairing: str = "consecutive", reduction: str = "mean") -> None:
-        super().__init__(reduction=reduction)
+    def __init__(
+        self,
+        *,
+        temperature: float = 0.07,
+        pairing: str = "consecutive",
+        gather: bool = False,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(gather=gather, reduction=reduction)
         self.temperature = temperature
         self.pairing = pairing
 
@@ -103,10 +116,10 @@ class NtXentLoss(Loss):
         return (TARGETS,)
 
     def forward(self, embedding: Tensor, targets: Tensor | None = None) -> Tensor:
-        return nt_xent_loss(embedding, targets, **self.settings())
+        return nt_xent_loss(embedding, targets, **self.current_settings())
 
 
-class _OfTwoEmbeddings(Loss):
+class _OfTwoEmbeddings(GatheringLoss):
     """For losses of two embeddings, of which rows of the same number belong together."""
 
     @classmethod
@@ -125,12 +138,15 @@ def contrastive_loss(
     temperature: Tensor | float = 0.07,
     normalize: bool = False,
     symmetric: bool = True,
+    gather: bool = False,
     reduction: str = "mean",
 ) -> Tensor:
     """See `ContrastiveLoss`."""
     require_alike(embedding_1, embedding_2, ("embedding_1", "embedding_2"))
     one = embeddings(embedding_1, "embedding_1")
     other = embeddings(embedding_2, "embedding_2").to(one.dtype)
+    if gather:
+        one, other = gathered(one, other)
     if normalize:
         one, other = unit(one), unit(other)
     logits = products(one, other) / _temperature(temperature, one.dtype)
@@ -177,9 +193,10 @@ class ContrastiveLoss(_OfTwoEmbeddings):
         temperature: float = 0.07,
         normalize: bool = False,
         symmetric: bool = True,
+        gather: bool = False,
         reduction: str = "mean",
     ) -> None:
-        super().__init__(reduction=reduction)
+        super().__init__(gather=gather, reduction=reduction)
         self.temperature = temperature
         self.normalize = normalize
         self.symmetric = symmetric
@@ -189,7 +206,7 @@ class ContrastiveLoss(_OfTwoEmbeddings):
         return ("temperature",)
 
     def forward(self, embedding_1: Tensor, embedding_2: Tensor, *, temperature: Tensor | None = None) -> Tensor:
-        settings: dict[str, Any] = self.settings()
+        settings: dict[str, Any] = self.current_settings()
         if temperature is not None:
             settings["temperature"] = temperature
         return contrastive_loss(embedding_1, embedding_2, **settings)
@@ -201,10 +218,15 @@ def in_batch_hinge_loss(
     *,
     margin: float = 0.0,
     hard: bool = False,
+    gather: bool = False,
     reduction: str = "sum",
 ) -> Tensor:
     """See `InBatchHingeLoss`."""
     one, other = _matching(embedding_1, embedding_2)
+    if gather:
+        # All rows of the second that belong to one of the first in a row, so that ranks have one factor.
+        one, other = gathered(one, other.reshape(len(one), -1) if len(one) else other)
+        other = other.reshape(-1, one.shape[1])
     size = len(one)
     if size == 0:
         return reduce(products(one, other).sum(1), reduction)
@@ -250,10 +272,12 @@ class InBatchHingeLoss(_OfTwoEmbeddings):
     tensor(0.2000)
     """
 
-    def __init__(self, *, margin: float = 0.0, hard: bool = False, reduction: str = "sum") -> None:
-        super().__init__(reduction=reduction)
+    def __init__(
+        self, *, margin: float = 0.0, hard: bool = False, gather: bool = False, reduction: str = "sum"
+    ) -> None:
+        super().__init__(gather=gather, reduction=reduction)
         self.margin = margin
         self.hard = hard
 
     def forward(self, embedding_1: Tensor, embedding_2: Tensor) -> Tensor:
-        return in_batch_hinge_loss(embedding_1, embedding_2, **self.settings())
+        return in_batch_hinge_loss(embedding_1, embedding_2, **self.current_settings())
