@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from losskit.constants import AUDIO, SEQUENCE, TEXT
 from losskit.modules import checking
-from losskit.modules.base import AdditiveLoss
+from losskit.modules.base import AdditiveLoss, ones
 from losskit.modules.batches import USUAL, Example, Sizes
 from losskit.modules.reduction import reduce
 from losskit.modules.shapes import floating, require_tensor
@@ -132,9 +135,9 @@ class CtcLoss(AdditiveLoss):
             normalizer=normalizer,
         )
 
-    def count(self, *targets: Tensor, target_lengths: Tensor | None = None) -> Tensor:
-        """The number of samples, whatever their lengths."""
-        return torch.full((), len(targets[0]), device=targets[0].device)
+    def item_counts(self, *targets: Tensor, inputs: Sequence[Tensor] = (), **optional: Any) -> Tensor:
+        """1 for each sample, whatever its length."""
+        return ones(targets[0].shape[:1], targets[0])
 
     @staticmethod
     def example_batch(feature_type: str, generator: torch.Generator, sizes: Sizes = USUAL) -> Example:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from losskit.constants import ANOMALY, ANOMALY_SCORE
 from losskit.modules import checking
-from losskit.modules.base import AdditiveLoss, Loss
+from losskit.modules.base import AdditiveLoss, Loss, ones
 from losskit.modules.reduction import reduce
 from losskit.modules.shapes import alike, floating
 from losskit.registry import register_loss
@@ -198,8 +199,11 @@ class DroccLoss(AdditiveLoss):
             scores, points=points, score_function=score_function, **self.settings(), normalizer=normalizer
         )
 
-    def count(self, *targets: Tensor) -> Tensor:
-        raise TypeError("drocc takes no targets; its mean divides by the number of samples, `len(scores)`")
+    def item_counts(self, *targets: Tensor, inputs: Sequence[Tensor] = (), **optional: Any) -> Tensor:
+        """1 for each sample."""
+        if not inputs:
+            raise TypeError("drocc takes no targets; its mean divides by the number of samples, `len(scores)`")
+        return ones(inputs[0].shape, inputs[0])
 
 
 def _squared_distances(scores: Tensor) -> Tensor:

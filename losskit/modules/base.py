@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -41,11 +41,16 @@ class Loss(nn.Module, LogitsInputsMixin):
         self.reduction = check_reduction(reduction, self.reductions)
         self._constants: dict[str, Any] = {}
 
-    def count(self, *targets: Tensor) -> Tensor:
+    def count(self, *targets: Tensor, inputs: Sequence[Tensor] = (), **optional: Any) -> Tensor:
         """How many items, or which sum of weights, the mean divides by.
 
+        Args:
+            targets: as `forward` takes them.
+            inputs: those of `forward`, in its order; only what takes no targets needs them.
+            optional: the optional targets of `forward`.
+
         Raises:
-            TypeError: the loss is no sum over a count.
+            TypeError: the loss is no sum over a count, or the targets do not say the count.
         """
         raise TypeError(f"{type(self).__name__} is no sum over items that is divided by their count")
 
@@ -83,21 +88,45 @@ class Loss(nn.Module, LogitsInputsMixin):
 class AdditiveLoss(Loss):
     """A loss whose mean is a sum over items divided by a count that depends on the targets alone.
 
-    `forward` takes `normalizer=`, so that parts of a batch can be divided by the count of the whole.
+    `forward` takes `normalizer=`, so that parts of a batch can be divided by the count of the whole. Items are what
+    `reduction: none` has values of.
     """
 
-    def count(self, *targets: Tensor) -> Tensor:
-        """How many items the mean divides by: all elements of the targets, unless a subclass ignores or weighs some."""
-        num_items = len(targets[0]) if self.reduction == "batchmean" else targets[0].numel()
-        return torch.full((), num_items, device=targets[0].device)
+    # What the mean of a batch divides by at least.
+    least_count: float = 0
+    # What stands for the target of an item that does not count.
+    harmless_target: ClassVar[int] = 0
+    # Whether targets may be class ids.
+    takes_ids = False
+
+    def count(self, *targets: Tensor, inputs: Sequence[Tensor] = (), **optional: Any) -> Tensor:
+        """How many items, or which sum of weights, the mean divides by."""
+        counts = self.item_counts(*targets, inputs=inputs, **optional)
+        if self.reduction == "batchmean":
+            return torch.full((), len(counts), device=counts.device)
+        if not any(counts.stride()):  # one number for all, so there is nothing to add up
+            return torch.full((), max(counts.numel(), self.least_count), device=counts.device)
+        total = counts.sum()
+        return total.clamp_min(self.least_count) if self.least_count else total
+
+    def item_counts(self, *targets: Tensor, inputs: Sequence[Tensor] = (), **optional: Any) -> Tensor:
+        """How much each item adds to the count: 1, unless a subclass ignores or weighs some.
+
+        Shapes: that of the unreduced values, or their first axes. The arguments are those of `count`.
+        """
+        return ones(targets[0].shape, targets[0])
+
+    def item_weights(self, weights: Tensor) -> Tensor:
+        """Weights of the targets' items as weights of the values, where a subclass has them elsewhere."""
+        return weights
 
 
 class RowsLoss(AdditiveLoss):
     """A loss with one value per row, such as a vector, or the scores of all classes, along the last axis."""
 
-    def count(self, *targets: Tensor) -> Tensor:
-        """How many rows the mean divides by."""
-        return torch.full((), targets[0].shape[:-1].numel(), device=targets[0].device)
+    def item_counts(self, *targets: Tensor, inputs: Sequence[Tensor] = (), **optional: Any) -> Tensor:
+        """1 for each row."""
+        return ones(targets[0].shape[:-1], targets[0])
 
 
 class ClassAxisMixin:
@@ -136,6 +165,11 @@ def for_feature(module: nn.Module, feature_type: str | None) -> nn.Module:
     if feature_type is not None and set_feature_type is not None:
         set_feature_type(feature_type)
     return module
+
+
+def ones(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Ones on the device of `like`, which take the memory of one number."""
+    return torch.ones((), dtype=torch.long, device=like.device).expand(shape)
 
 
 def _exact(values: Any, device: torch.device | None = None) -> Tensor:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
-from losskit.modules.base import AdditiveLoss, ClassAxisMixin
+from losskit.modules.base import AdditiveLoss, ClassAxisMixin, ones
 
 
 class ClassIdsLoss(AdditiveLoss, ClassAxisMixin):
@@ -18,6 +17,7 @@ class ClassIdsLoss(AdditiveLoss, ClassAxisMixin):
     """
 
     function: ClassVar[Callable[..., Tensor]]
+    takes_ids = True
 
     def __init__(self, *, ignore_index: int | None = -100, reduction: str = "mean") -> None:
         super().__init__(reduction=reduction)
@@ -27,20 +27,21 @@ class ClassIdsLoss(AdditiveLoss, ClassAxisMixin):
         self.require_class_axis(logits, str(self.get_loss_inputs()))
         return self.function(logits, targets, **self.settings(), class_axis=self.class_axis, normalizer=normalizer)
 
-    def count(self, *targets: Tensor) -> Tensor:
-        """The number of items that are not ignored."""
-        return count_items(targets[0], self.ignore_index, self.class_axis)
+    def item_counts(self, *targets: Tensor, inputs: Sequence[Tensor] = (), **optional: Any) -> Tensor:
+        """1 for each item that is not ignored."""
+        return counts_of_ids(targets[0], self.ignore_index, self.class_axis)
 
 
-def count_items(
+def counts_of_ids(
     targets: Tensor, ignore_index: int | None, class_axis: int | None, class_weights: Tensor | None = None
 ) -> Tensor:
-    """How many items class ids, or probabilities of classes, speak of; with weights, the sum of those of the ids."""
+    """For each item of class ids, or of probabilities of classes, 1, or the weight of its id; 0 where it is ignored."""
     if targets.is_floating_point():
-        num_classes = targets.shape[0 if targets.ndim == 1 else class_axis or 1]
-        return torch.full((), targets.numel() // max(num_classes, 1), device=targets.device)
+        shape = list(targets.shape)
+        del shape[0 if targets.ndim == 1 else class_axis or 1]
+        return ones(shape, targets)
     ids = targets.long()  # in uint8, -100 would be 156
-    valid = torch.ones_like(ids, dtype=torch.bool) if ignore_index is None else ids != ignore_index
-    if class_weights is None:
-        return valid.sum()
-    return (class_weights[ids.masked_fill(~valid, 0)] * valid).sum()
+    if ignore_index is None:
+        return ones(ids.shape, ids) if class_weights is None else class_weights[ids]
+    valid = ids != ignore_index
+    return valid if class_weights is None else class_weights[ids.masked_fill(~valid, 0)] * valid

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from losskit.constants import VECTOR
-from losskit.modules.base import AdditiveLoss, RowsLoss
+from losskit.modules.base import AdditiveLoss, RowsLoss, ones
 from losskit.modules.batches import USUAL, Example, Sizes
 from losskit.modules.checking import check_option
 from losskit.modules.reduction import reduce
@@ -43,9 +44,12 @@ class _OfTriplets(AdditiveLoss):
     def get_loss_targets(cls) -> tuple[str, ...]:
         return ()
 
-    def count(self, *targets: Tensor) -> Tensor:
-        name = type(self).__name__
-        raise TypeError(f"{name} takes no targets; its mean divides by the number of triplets, `len(anchors)`")
+    def item_counts(self, *targets: Tensor, inputs: Sequence[Tensor] = (), **optional: Any) -> Tensor:
+        """1 for each triplet."""
+        if not inputs:
+            name = type(self).__name__
+            raise TypeError(f"{name} takes no targets; its mean divides by the number of triplets, `len(anchors)`")
+        return ones(inputs[0].shape[:-1], inputs[0])
 
 
 def _triplets(anchors: Tensor, positives: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from losskit.constants import BINARY, CATEGORY, IMAGE, SEQUENCE, SET, TEXT
-from losskit.modules import checking
+from losskit.modules import checking, sharing
 from losskit.modules.base import AdditiveLoss, ClassAxisMixin
 from losskit.modules.binary import finite_logits
-from losskit.modules.class_ids import count_items
+from losskit.modules.class_ids import counts_of_ids
 from losskit.modules.reduction import masked, reduce
 from losskit.modules.shapes import alike, along, class_constant, read_classes, require_alike, require_tensor
 from losskit.registry import register_loss
@@ -58,7 +58,8 @@ def focal_loss(
             values = values / max(logits.numel() // max(values.numel(), 1), 1)
     count: Tensor | int = values.numel()
     if values.shape == targets.shape and reduction == "mean" and normalizer is None:
-        count = _count(targets, ignore_index, normalize_by)
+        count = _counts(targets, ignore_index, normalize_by).sum()
+        count = count if normalize_by == "items" else count.clamp_min(1)
     return reduce(values, reduction, count=count, normalizer=normalizer)
 
 
@@ -132,11 +133,16 @@ class FocalLoss(AdditiveLoss, ClassAxisMixin):
             normalizer=normalizer,
         )
 
-    def count(self, *targets: Tensor) -> Tensor:
-        """The number of items that are not ignored, or of the positive ones among them."""
+    @property
+    def least_count(self) -> float:  # type: ignore[override]
+        """Without any positive item, the negative ones count still."""
+        return 1 if self.normalize_by == "positives" and self.activation != "softmax" else 0
+
+    def item_counts(self, *targets: Tensor, inputs: Sequence[Tensor] = (), **optional: Any) -> Tensor:
+        """1 for each item that is not ignored, or how positive it is."""
         if self.activation == "softmax":
-            return count_items(targets[0], self.ignore_index, self.class_axis)
-        return _count(targets[0], self.ignore_index, self.normalize_by)
+            return counts_of_ids(targets[0], self.ignore_index, self.class_axis)
+        return _counts(targets[0], self.ignore_index, self.normalize_by)
 
 
 def _sigmoid_focal(
@@ -209,7 +215,7 @@ def _softmax_focal(
 ) -> Tensor:
     given = read_classes(logits, targets, axis=class_axis, ignore_index=ignore_index)
     axis = given.axis
-    log_p = F.log_softmax(given.logits, axis)
+    log_p = sharing.log_softmax(given.logits, axis)
     weights = class_constant(alpha, "alpha", given.logits, axis) if isinstance(alpha, Tensor) else None
     values = torch.zeros((), dtype=log_p.dtype, device=log_p.device)
     if given.are_ids:
@@ -239,9 +245,8 @@ def _power(chance: Tensor, gamma: float) -> Tensor:
     return chance.clamp_min(torch.finfo(chance.dtype).tiny) ** gamma
 
 
-def _count(targets: Tensor, ignore_index: int | None, normalize_by: str) -> Tensor:
+def _counts(targets: Tensor, ignore_index: int | None, normalize_by: str) -> Tensor:
     if not targets.is_floating_point():
         targets = targets.long()  # in uint8, -100 would be 156
     valid = torch.ones_like(targets, dtype=torch.bool) if ignore_index is None else targets != ignore_index
-    # Without any positive item, the negative ones count still.
-    return valid.sum() if normalize_by == "items" else (targets * valid).sum().clamp_min(1)
+    return valid if normalize_by == "items" else targets * valid

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from losskit.constants import CATEGORY, SEQUENCE, TEXT
 from losskit.modules import checking
 from losskit.modules.base import AdditiveLoss
 from losskit.modules.batches import USUAL, Example, Sizes
-from losskit.modules.class_ids import count_items
+from losskit.modules.class_ids import counts_of_ids
 from losskit.modules.classification import softmax_cross_entropy_loss
 from losskit.modules.reduction import masked, reduce
 from losskit.modules.shapes import floating, require_integers, require_tensor, without_autocast
@@ -83,6 +84,8 @@ class LinearCrossEntropyLoss(AdditiveLoss):
 
     class_weights: Tensor | None
 
+    takes_ids = True
+
     def __init__(
         self,
         *,
@@ -144,9 +147,9 @@ class LinearCrossEntropyLoss(AdditiveLoss):
             normalizer=normalizer,
         )
 
-    def count(self, *targets: Tensor) -> Tensor:
-        """The number of items that are not ignored; with class weights, the sum of those of their labels."""
-        return count_items(targets[0], self.ignore_index, -1, self.class_weights)
+    def item_counts(self, *targets: Tensor, inputs: Sequence[Tensor] = (), **optional: Any) -> Tensor:
+        """1, or with class weights that of its label, for each item that is not ignored."""
+        return counts_of_ids(targets[0], self.ignore_index, -1, self.class_weights)
 
     @staticmethod
     def example_batch(feature_type: str, generator: torch.Generator, sizes: Sizes = USUAL) -> Example:
@@ -231,6 +234,8 @@ class AdaptiveLogSoftmaxLoss(AdditiveLoss):
     tensor(1.3863, grad_fn=<DivBackward0>)
     """
 
+    takes_ids = True
+
     def __init__(
         self,
         *,
@@ -282,9 +287,9 @@ class AdaptiveLogSoftmaxLoss(AdditiveLoss):
             normalizer=normalizer,
         )
 
-    def count(self, *targets: Tensor) -> Tensor:
-        """The number of items that are not ignored."""
-        return count_items(targets[0], self.ignore_index, -1)
+    def item_counts(self, *targets: Tensor, inputs: Sequence[Tensor] = (), **optional: Any) -> Tensor:
+        """1 for each item that is not ignored."""
+        return counts_of_ids(targets[0], self.ignore_index, -1)
 
     def _weight(self, cluster: int, layer: int) -> Tensor:
         weight: Tensor = self.tail[cluster][layer].weight  # type: ignore[index]

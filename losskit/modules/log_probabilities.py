@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +12,7 @@ from torch import Tensor
 from losskit.constants import CATEGORY, CATEGORY_DISTRIBUTION, IMAGE, LOG_PROBABILITIES, SEQUENCE, SET, TEXT
 from losskit.modules import checking
 from losskit.modules.base import ScoresLoss
-from losskit.modules.class_ids import ClassIdsLoss, count_items
+from losskit.modules.class_ids import ClassIdsLoss, counts_of_ids
 from losskit.modules.classification import (
     NEVER_A_CLASS,
     costs_of_distributions,
@@ -91,9 +92,9 @@ class NllLoss(ClassIdsLoss):
     def get_loss_inputs(cls) -> str:
         return LOG_PROBABILITIES
 
-    def count(self, *targets: Tensor) -> Tensor:
-        """The number of items that are not ignored; with class weights, the sum of those of their labels."""
-        return count_items(targets[0], self.ignore_index, self.class_axis, self.class_weights)
+    def item_counts(self, *targets: Tensor, inputs: Sequence[Tensor] = (), **optional: Any) -> Tensor:
+        """1, or with class weights that of its label, for each item that is not ignored."""
+        return counts_of_ids(targets[0], self.ignore_index, self.class_axis, self.class_weights)
 
 
 def nll_loss_loss(
@@ -149,10 +150,10 @@ class NllLossLoss(ScoresLoss):
             log_probabilities, targets, **self.settings(), takes_ids=self.takes_ids, normalizer=normalizer
         )
 
-    def count(self, *targets: Tensor) -> Tensor:
-        """The number of items with a label."""
+    def item_counts(self, *targets: Tensor, inputs: Sequence[Tensor] = (), **optional: Any) -> Tensor:
+        """1 for each item with a label."""
         ids = _highest(targets[0]) if targets[0].ndim > 1 else targets[0]
-        return count_items(ids, NEVER_A_CLASS, None)
+        return counts_of_ids(ids, NEVER_A_CLASS, None)
 
 
 def _highest(targets: Tensor) -> Tensor:

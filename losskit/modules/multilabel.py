@@ -12,7 +12,7 @@ from torch import Tensor
 
 from losskit.constants import SEQUENCE, SET
 from losskit.modules import checking
-from losskit.modules.base import AdditiveLoss
+from losskit.modules.base import AdditiveLoss, ones
 from losskit.modules.batches import USUAL, Example, Sizes
 from losskit.modules.binary import BceWithLogitsLoss, bce_with_logits_loss, finite_logits, read_labels
 from losskit.modules.reduction import WITH_BATCHMEAN, masked, reduce, reduced_by_torch
@@ -168,7 +168,10 @@ def m4c_decoding_bce_with_mask_loss(
     values = F.binary_cross_entropy_with_logits(finite_logits(logits), targets, reduction="none").sum(-1)
     if mask is not None:
         values = values * mask.to(values.dtype)
-    return reduce(values, reduction, count=_num_steps(targets, mask), normalizer=normalizer)
+    count: Tensor | int = max(values.numel(), 1)
+    if mask is not None:
+        count = mask.sum(dtype=torch.float64 if mask.dtype == torch.float64 else torch.float32).clamp_min(1)
+    return reduce(values, reduction, count=count, normalizer=normalizer)
 
 
 @register_loss("m4c_decoding_bce_with_mask", [SEQUENCE, SET], schema=M4cDecodingBceWithMaskLossConfig)
@@ -210,16 +213,15 @@ class M4cDecodingBceWithMaskLoss(AdditiveLoss):
     ) -> Tensor:
         return m4c_decoding_bce_with_mask_loss(logits, targets, mask=mask, **self.settings(), normalizer=normalizer)
 
-    def count(self, *targets: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The sum of the mask, or the number of steps, but 1 at least."""
-        return _num_steps(targets[0], mask)
+    least_count = 1
 
-
-def _num_steps(targets: Tensor, mask: Tensor | None) -> Tensor:
-    if mask is None:
-        num_steps = targets.numel() // max(targets.shape[-1], 1)
-        return torch.full((), max(num_steps, 1), device=targets.device)
-    return mask.sum(dtype=torch.float64 if mask.dtype == torch.float64 else torch.float32).clamp_min(1)
+    def item_counts(
+        self, *targets: Tensor, inputs: Sequence[Tensor] = (), mask: Tensor | None = None, **optional: Any
+    ) -> Tensor:
+        """What the mask says of each step, or 1."""
+        if mask is None:
+            return ones(targets[0].shape[:-1], targets[0])
+        return mask if mask.dtype == torch.float64 else mask.float()
 
 
 def _require_mask(mask: Tensor, logits: Tensor) -> None:

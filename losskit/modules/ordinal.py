@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -50,6 +53,8 @@ class CornLoss(AdditiveLoss):
     tensor(0.4100)
     """
 
+    takes_ids = True
+
     def __init__(self, *, num_classes: int | None = None, reduction: str = "mean") -> None:
         super().__init__(reduction=reduction)
         self.num_classes = num_classes
@@ -57,15 +62,19 @@ class CornLoss(AdditiveLoss):
     def forward(self, logits: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
         return corn_loss(logits, targets, **self.settings(), normalizer=normalizer)
 
-    def count(self, *targets: Tensor) -> Tensor:
-        """The number of questions that arise.
+    def item_counts(self, *targets: Tensor, inputs: Sequence[Tensor] = (), **optional: Any) -> Tensor:
+        """The number of questions that arise for each item.
 
         Raises:
             TypeError: `num_classes` is not set, and the targets do not say how many questions there are.
         """
-        if self.num_classes is None:
+        if self.num_classes is not None:
+            num_questions = self.num_classes - 1
+        elif inputs:
+            num_questions = inputs[0].shape[1]
+        else:
             raise TypeError("the targets do not say how many classes corn has; set num_classes")
-        return (targets[0].long() + 1).clamp_max(self.num_classes - 1).sum()
+        return (targets[0].long() + 1).clamp_max(num_questions)
 
 
 def _thresholds(logits: Tensor, targets: Tensor, num_classes: int | None) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from losskit.constants import SEQUENCE, TEXT
 from losskit.modules import checking
 from losskit.modules.base import AdditiveLoss
-from losskit.modules.class_ids import count_items
+from losskit.modules.class_ids import counts_of_ids
 from losskit.modules.classification import (
     NEVER_A_CLASS,
     SoftmaxCrossEntropyLoss,
@@ -75,6 +75,9 @@ class SequenceSoftmaxCrossEntropyLoss(SoftmaxCrossEntropyLoss):
     tensor(0.2395)
     """
 
+    # Not any class, which would be the first of its kind, or that of a next step.
+    harmless_target = NEVER_A_CLASS
+
     def __init__(
         self,
         *,
@@ -103,9 +106,10 @@ class SequenceSoftmaxCrossEntropyLoss(SoftmaxCrossEntropyLoss):
     def forward(self, logits: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
         return sequence_softmax_cross_entropy_loss(logits, targets, **self.settings(), normalizer=normalizer)
 
-    def count(self, *targets: Tensor) -> Tensor:
-        """The number of steps that count; with class weights, the sum of those of their labels."""
-        return count_items(_counted(targets[0], self.ignore_index, self.unique), NEVER_A_CLASS, -1, self.class_weights)
+    def item_counts(self, *targets: Tensor, inputs: Sequence[Tensor] = (), **optional: Any) -> Tensor:
+        """1, or with class weights that of its label, for each step that counts."""
+        ids = _counted(targets[0], self.ignore_index, self.unique)
+        return counts_of_ids(ids, NEVER_A_CLASS, -1, self.class_weights)
 
 
 def next_token_softmax_cross_entropy_loss(
@@ -168,10 +172,14 @@ class NextTokenSoftmaxCrossEntropyLoss(SequenceSoftmaxCrossEntropyLoss):
     def forward(self, logits: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
         return next_token_softmax_cross_entropy_loss(logits, targets, **self.settings(), normalizer=normalizer)
 
-    def count(self, *targets: Tensor) -> Tensor:
-        """The number of steps of which the next counts; with class weights, the sum of those of their labels."""
+    def item_counts(self, *targets: Tensor, inputs: Sequence[Tensor] = (), **optional: Any) -> Tensor:
+        """1, or with class weights that of its label, for each step of which the next counts."""
         ids, ignore_index = _next(targets[0], self.ignore_index, self.shift)
-        return count_items(_counted(ids, ignore_index, self.unique), NEVER_A_CLASS, -1, self.class_weights)
+        return counts_of_ids(_counted(ids, ignore_index, self.unique), NEVER_A_CLASS, -1, self.class_weights)
+
+    def item_weights(self, weights: Tensor) -> Tensor:
+        """Each step has the weight of the next, which it predicts; the last one's value is 0 anyway."""
+        return weights.roll(-1, 1) if self.shift and weights.ndim > 1 else weights
 
 
 def caption_cross_entropy_loss(
@@ -213,6 +221,9 @@ class CaptionCrossEntropyLoss(AdditiveLoss):
     tensor(0.2395)
     """
 
+    takes_ids = True
+    harmless_target = NEVER_A_CLASS
+
     def __init__(self, *, ignore_index: int | None = -100, reduction: str = "mean") -> None:
         super().__init__(reduction=reduction)
         self.ignore_index = ignore_index
@@ -232,9 +243,11 @@ class CaptionCrossEntropyLoss(AdditiveLoss):
     ) -> Tensor:
         return caption_cross_entropy_loss(logits, targets, lengths=lengths, **self.settings(), normalizer=normalizer)
 
-    def count(self, *targets: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """The number of steps that count."""
-        return count_items(_first(_counted(targets[0], self.ignore_index), lengths), NEVER_A_CLASS, -1)
+    def item_counts(
+        self, *targets: Tensor, inputs: Sequence[Tensor] = (), lengths: Tensor | None = None, **optional: Any
+    ) -> Tensor:
+        """1 for each step that counts."""
+        return counts_of_ids(_first(_counted(targets[0], self.ignore_index), lengths), NEVER_A_CLASS, -1)
 
 
 def _require_steps(logits: Tensor, targets: Tensor) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from losskit.constants import CATEGORY, CATEGORY_DISTRIBUTION, IMAGE, SEQUENCE, SET, TEXT
-from losskit.modules import checking
+from losskit.modules import checking, sharing
 from losskit.modules.base import ScoresLoss
-from losskit.modules.class_ids import ClassIdsLoss, count_items
+from losskit.modules.class_ids import ClassIdsLoss, counts_of_ids
 from losskit.modules.classification import (
     costs_of_distributions,
     costs_of_ids,
@@ -44,7 +46,7 @@ def soft_label_cross_entropy_loss(
     totals = labels.sum(1, keepdim=True)
     if normalize_targets:
         labels = labels / torch.where(totals == 0, torch.ones_like(totals), totals)
-    values = costs_of_distributions(F.log_softmax(logits, 1), Classes(logits, labels, 1, False, None))
+    values = costs_of_distributions(sharing.log_softmax(logits, 1), Classes(logits, labels, 1, False, None))
     return reduce(values, reduction, count=(totals != 0).sum(), normalizer=normalizer)
 
 
@@ -80,13 +82,13 @@ class SoftLabelCrossEntropyLoss(ScoresLoss):
             logits, targets, **self.settings(), takes_ids=self.takes_ids, normalizer=normalizer
         )
 
-    def count(self, *targets: Tensor) -> Tensor:
-        """The number of items that have a label."""
+    def item_counts(self, *targets: Tensor, inputs: Sequence[Tensor] = (), **optional: Any) -> Tensor:
+        """1 for each item that has a label."""
         if targets[0].ndim == 1:
-            return count_items(targets[0], self.ignore_index, None)
+            return counts_of_ids(targets[0], self.ignore_index, None)
         # In the dtype of the sums of `forward`, where bool and small integers hold no sums.
         labels = targets[0] if targets[0].dtype == torch.float64 else targets[0].float()
-        return (_scores(labels, self.ignore_index).sum(1) != 0).sum()
+        return _scores(labels, self.ignore_index).sum(1) != 0
 
 
 def _scores(targets: Tensor, ignore_index: int | None) -> Tensor:
@@ -124,7 +126,7 @@ def label_smoothing_cross_entropy_loss(
             reduction=reduction,
             normalizer=normalizer,
         )
-    log_probabilities = F.log_softmax(given.logits, given.axis)
+    log_probabilities = sharing.log_softmax(given.logits, given.axis)
     values = costs_of_ids(log_probabilities, given, None, label_smoothing, to_others=spread == "others")
     return reduce(masked(values, given.valid), reduction, count=given.num_items(), normalizer=normalizer)
 
