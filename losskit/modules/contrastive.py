@@ -130,6 +130,10 @@ class _OfTwoEmbeddings(GatheringLoss):
     def get_loss_targets(cls) -> tuple[str, ...]:
         return ()
 
+    def nothing(self, device: torch.device) -> tuple[Tensor, ...]:
+        """Two embeddings of no samples."""
+        return torch.zeros(0, 1, device=device), torch.zeros(0, 1, device=device)
+
 
 def contrastive_loss(
     embedding_1: Tensor,

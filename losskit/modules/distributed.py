@@ -1,9 +1,9 @@
-"""Several processes: samples of all ranks are compared with each other."""
+"""Several processes: the samples of all ranks are compared with each other, and the items of all ranks are counted."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, distributed
@@ -12,14 +12,27 @@ from torch import Tensor, distributed
 from torch._compile import _disable_dynamo
 
 from losskit.modules.base import Loss
+from losskit.modules.checking import check_option
+
+if TYPE_CHECKING:
+    from losskit.modules.multi_task import MultiTaskLoss
 
 # What travels between ranks.
 _DTYPES = (torch.float32, torch.float64, torch.int64)
 
 
-def has_several_ranks() -> bool:
-    """Whether torch.distributed is initialised, with more than one rank."""
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
+def num_ranks(group: distributed.ProcessGroup | None = None) -> int:
+    """How many ranks train together: 1 where torch.distributed is not initialised."""
+    return distributed.get_world_size(group) if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def device_of_ranks(group: distributed.ProcessGroup | None = None) -> torch.device:
+    """A device between which ranks can send, the CPU if they can: the same on all, whatever a rank has at hand."""
+    # Such as "cpu:gloo,cuda:nccl"
+    kinds = [part.split(":")[0] for part in distributed.get_backend_config(group).split(",")]
+    if "cpu" in kinds:
+        return torch.device("cpu")
+    return torch.device(kinds[0], getattr(torch, kinds[0]).current_device())
 
 
 class GatheringLoss(Loss):
@@ -41,6 +54,20 @@ class GatheringLoss(Loss):
         """
         return {**self.settings(), "gather": self.gather and self.training}
 
+    def nothing(self, device: torch.device) -> tuple[Tensor, ...]:
+        """What `forward` takes, without any samples: here an embedding and ids."""
+        return torch.zeros(0, 1, device=device), torch.zeros(0, dtype=torch.long, device=device)
+
+    def of_other_ranks(self, device: torch.device | None) -> Tensor | None:
+        """The loss where this rank has nothing for it, but others may, which wait for it to take part; else None.
+
+        The device is that of the model, where it is known.
+        """
+        if not (self.gather and self.training and torch.is_grad_enabled() and num_ranks() > 1):
+            return None
+        value: Tensor = self(*self.nothing(device or device_of_ranks()))
+        return value if value.requires_grad else None  # no rank has anything
+
 
 def gathered(*tensors: Tensor, by_halves: bool = False) -> tuple[Tensor, ...]:
     """The rows that all ranks hold, in the order of the ranks; with a single rank, the tensors as they are.
@@ -56,7 +83,7 @@ def gathered(*tensors: Tensor, by_halves: bool = False) -> tuple[Tensor, ...]:
     Raises:
         ValueError: rows of different ranks have different shapes or dtypes.
     """
-    return _gathered(tensors, by_halves) if torch.is_grad_enabled() and has_several_ranks() else tensors
+    return _gathered(tensors, by_halves) if torch.is_grad_enabled() and num_ranks() > 1 else tensors
 
 
 class _Rows(NamedTuple):
@@ -161,3 +188,98 @@ class _SumOfOwn(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         return None, *_Gather.apply(ctx.numbers, *gradients)  # type: ignore[no-untyped-call]
+
+
+class Counts(dict[str, Tensor]):
+    """What each loss is divided by in each micro-batch of one step: the `normalizers` of a criterion."""
+
+    def __init__(self, entries: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]] = (), num_batches: int = 1) -> None:
+        super().__init__(entries)
+        # How many micro-batches the step has on this rank.
+        self.num_batches = num_batches
+
+
+def counts(
+    criterion: MultiTaskLoss,
+    batches: Iterable[Any],
+    group: distributed.ProcessGroup | None = None,
+    *,
+    divided_by: int = 1,
+    others: str = "refuse",
+) -> Counts:
+    """What losses are to be divided by, so that the gradient of one step is that of its whole batch.
+
+    A step may consist of several micro-batches on each of several ranks, each with any number of items that count.
+    With `criterion(predictions, targets, normalizers=counts)`, and a backward pass for each micro-batch, the gradients
+    add up to what one process has for all of them together, if they are averaged over ranks, as
+    DistributedDataParallel and FSDP do. The ranks send each other one number per loss, once per call, so all must call.
+
+    Args:
+        criterion: what `losskit.build` returned.
+        batches: the targets of the micro-batches of one step on this rank, or pairs of predictions and targets, or of
+            a DataLoader's inputs and targets: the first are looked at only where a loss takes no targets. A rank
+            without any still takes part.
+        group: the ranks over which gradients are averaged, if not all.
+        divided_by: by what the training loop divides losses; that is the number of micro-batches where accelerate or
+            Lightning accumulates gradients.
+        others: `average` takes losses that are no means over items, such as dice, to be averaged over all micro-batches
+            that have targets for them; this is not what one process has for the whole batch.
+
+    Raises:
+        TypeError: a loss is no mean over items, or its count does not follow from what is given.
+    """
+    check_option("others", others, ("refuse", "average"))
+    if divided_by < 1:
+        raise ValueError(f"divided_by= must be 1 or more, got {divided_by}")
+    kinds = criterion.kinds
+    if others == "refuse":
+        _refuse_others(kinds)
+    needs_predictions = any(kinds[key] == "mean" for key in criterion.without_targets)
+    found = [_counted(criterion, batch, needs_predictions) for batch in batches]
+    total = _over_ranks(_added_up(found, len(kinds)), group)
+    share = num_ranks(group) * divided_by
+    entries = {}
+    for (key, kind), count in zip(kinds.items(), total.unbind(), strict=True):
+        # A sum is that of the whole batch, however many items that has.
+        whole = torch.ones_like(count) if kind == "sum" else count.clamp_min(criterion.least_counts.get(key, 0))
+        entries[key] = whole / share
+    return Counts(entries, len(found))
+
+
+def _refuse_others(kinds: Mapping[str, str]) -> None:
+    refused = [key for key, kind in kinds.items() if kind not in ("mean", "sum")]
+    if refused:
+        raise TypeError(
+            f"{', '.join(refused)}: no mean over items, so no count makes parts of a batch add up to the whole; leave "
+            'it to a criterion of its own that has whole batches, or take the average over parts: others="average"'
+        )
+
+
+def _counted(criterion: MultiTaskLoss, batch: Any, needs_predictions: bool) -> list[Tensor]:
+    """What each loss counts in one micro-batch: the items of a mean, else whether there is anything."""
+    predictions = None
+    if isinstance(batch, (tuple, list)):
+        if len(batch) != 2:
+            raise TypeError(f"a batch is its targets, or a pair of predictions and targets, got {len(batch)} of them")
+        predictions, batch = batch
+    found = criterion.counts(batch, predictions if needs_predictions else None)
+    absent = criterion.absent(batch)
+    return [found[key] if key in found else torch.tensor(float(key not in absent)) for key in criterion.keys]
+
+
+def _added_up(found: Sequence[Sequence[Tensor]], num_losses: int) -> Tensor:
+    """The sums over micro-batches, where the counts are; what is empty is on the CPU."""
+    device = next((x.device for counted in found for x in counted if x.device.type != "cpu"), torch.device("cpu"))
+    dtype = torch.float32 if device.type == "mps" else torch.float64
+    total = torch.zeros(num_losses, dtype=dtype, device=device)
+    for counted in found:
+        total += torch.stack([count.to(device, dtype) for count in counted])
+    return total
+
+
+def _over_ranks(total: Tensor, group: distributed.ProcessGroup | None) -> Tensor:
+    if num_ranks(group) == 1:
+        return total
+    sent = total.to(device_of_ranks(group), torch.float64)
+    distributed.all_reduce(sent, group=group)
+    return sent.to(total)

@@ -215,6 +215,14 @@ def _decoded(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return decoded, embeddings(targets, "targets").to(decoded.dtype)
 
 
+class _OfVectors(GatheringLoss):
+    """For losses of decoded vectors and of those that they should be."""
+
+    def nothing(self, device: torch.device) -> tuple[Tensor, ...]:
+        """No vectors, and no targets of them."""
+        return torch.zeros(0, 1, device=device), torch.zeros(0, 1, device=device)
+
+
 def refiner_ms_loss(
     logits: Tensor,
     targets: Tensor,
@@ -243,7 +251,7 @@ def refiner_ms_loss(
 
 
 @register_loss("refiner_ms", [VECTOR], schema=RefinerMsLossConfig)
-class RefinerMsLoss(GatheringLoss):
+class RefinerMsLoss(_OfVectors):
     r"""Draws a decoded vector to its own target and away from the targets of others that are about as similar.
 
     With the dot products $s_{ij}$ of a decoded vector and a target, and as negatives $n$ the other targets with
@@ -307,7 +315,7 @@ def refiner_contrastive_loss(
 @register_loss(
     "refiner_contrastive", [VECTOR], schema=RefinerContrastiveLossConfig, aliases=["refiner_contrastive_loss"]
 )
-class RefinerContrastiveLoss(GatheringLoss):
+class RefinerContrastiveLoss(_OfVectors):
     r"""Asks that a decoded vector be more similar to its own target than to any other, by a margin.
 
     With the cosines $s_{ij}$ of a decoded vector and a target, and as negatives $n$ the other targets with

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from losskit.modules import checking, sharing
 from losskit.modules.base import AdditiveLoss
+from losskit.modules.distributed import GatheringLoss
 from losskit.modules.item_weights import weighted, weighted_count, weights_of
 from losskit.modules.lookup import Given, Lookup, Term
 from losskit.modules.reduction import divide
@@ -191,7 +192,7 @@ class MultiTaskLoss(nn.Module):
             given, items = Given([prediction], [target], {}), None
         else:
             if feature is not None and lookup.is_absent(predictions, targets):
-                return None
+                return _of_other_ranks(prediction, loss, predictions)
             given, items = lookup.find(predictions, targets), weights_of(lookup, targets, plan.is_masked)
         if checking.debugging():
             given = given.watched(plan.key, lookup)
@@ -273,6 +274,16 @@ class MultiTaskLoss(nn.Module):
         pairs = zip(self._plans, self.losses, strict=True)
         return {plan.key: getattr(loss, "least_count", 0) for plan, loss in pairs if plan.kind is MEAN}
 
+    @property
+    def without_targets(self) -> set[str]:
+        """The losses that take no targets."""
+        return {plan.key for plan in self._plans if not plan.lookup.targets}
+
+    def absent(self, targets: Any) -> set[str]:
+        """The losses that take targets of which a batch has none."""
+        targets = {None: targets} if self._features == [None] else targets or {}
+        return {plan.key for plan in self._plans if plan.lookup.targets and plan.lookup.is_absent(targets, targets)}
+
     # From step to step
 
     def step(self) -> None:
@@ -333,6 +344,15 @@ def _nothing(prediction: Any, loss: nn.Module) -> Tensor:
         return torch.zeros(())
     # Of no elements, since 0 times infinity is NaN.
     return torch.stack([x.reshape(-1)[:0].sum().float() for x in tensors]).sum()
+
+
+def _of_other_ranks(prediction: Any, loss: nn.Module, predictions: Mapping[Any, Any]) -> Tensor | None:
+    """A loss that this rank has nothing for, where it compares the samples of all ranks."""
+    if not isinstance(loss, GatheringLoss) or not loss.gather:
+        return None
+    found = [x for given in predictions.values() for x in (given.values() if isinstance(given, Mapping) else [given])]
+    value = loss.of_other_ranks(next((x.device for x in found if isinstance(x, Tensor)), None))
+    return None if value is None else value + _nothing(prediction, loss)
 
 
 def _sum_of_parts(key: str, value: Any, parts: dict[str, Tensor]) -> Tensor:
