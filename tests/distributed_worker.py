@@ -1,16 +1,18 @@
-"""What each rank does in the tests of several processes: `torchrun --nproc-per-node 2 distributed_worker.py RESULTS`.
+"""What each rank does in the tests of several processes: `torchrun --nproc-per-node 2 distributed_worker.py all FILE`.
 
-All cases run in one start. RESULTS gets what was wrong in each, of all ranks; the tests assert that this is nothing.
+All cases run in one start. FILE gets what was wrong in each, of all ranks; the tests assert that this is nothing.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import itertools
 import json
 import os
 import sys
 import warnings
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -21,11 +23,15 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 import losskit
+from losskit.constants import NUMBER
+from losskit.modules.base import AdditiveLoss
+from losskit.modules.contract import alternatives, subject_of
+from losskit.registry import registry
 
 # Features of a sample, and dimensions of its embedding.
 FEATURES, DIMENSIONS = 4, 5
 # For each number of ranks, how many groups of rows each has: uneven, and one without any.
-SPLITS = {2: [(3, 2), (4, 0), (1, 3)], 3: [(2, 1, 3), (3, 0, 2), (0, 2, 1)]}
+SPLITS = {1: [(4,)], 2: [(3, 2), (4, 0), (1, 3)], 3: [(2, 1, 3), (3, 0, 2), (0, 2, 1)]}
 
 
 def assert_near(found, expected, what, tolerance=1e-6):
@@ -251,14 +257,207 @@ def check_half_precision():
         assert_near([loss(given, ids).detach()], [value.detach()], "with autocast")
 
 
+def check_absent_feature():
+    """A batch of one rank says nothing about a feature that is compared over ranks: it takes part all the same."""
+    losses = {
+        "contrastive": "vectors",
+        "nt_xent": "vectors",
+        "ms": "ids",
+        "refiner_ms": "vectors",
+        "in_batch_hinge": "",
+    }
+    features = [{"name": n, "type": "vector", "loss": {"type": n, "gather": True}} for n in losses]
+    config = {"output_features": [*features, {"name": "price", "type": NUMBER, "loss": "huber"}]}
+    rank, vectors = dist.get_rank(), torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))
+    found = []
+    for has_some in (True, rank == 0):
+        # One process for all, then the first rank for all, while the others have nothing to compare.
+        given = vectors.clone().requires_grad_()
+        pair = {"embedding_1": given[0], "embedding_2": given[1]}
+        of_all = {
+            "contrastive": pair,
+            "in_batch_hinge": pair,
+            "nt_xent": given[0],
+            "ms": given[0],
+            "refiner_ms": given[0],
+        }
+        ids = {"ms": torch.arange(4) % 2, "refiner_ms": vectors[1]}
+        predictions, targets = {"price": torch.ones(2)}, {"price": torch.ones(2)}
+        if has_some:
+            predictions, targets = {**predictions, **of_all}, {**targets, **ids}
+        criterion = losskit.build(config)
+        if not found:
+            for loss in criterion.losses:
+                loss.gather = False
+        total, parts = criterion(predictions, targets)
+        total.backward()
+        gradient = torch.zeros_like(given) if given.grad is None else given.grad
+        found.append([total.detach(), *parts.values(), *(means_of_ranks([gradient]) if found else [gradient])])
+    assert_near(found[1], found[0], "a loss that others have")
+
+
+# Parts of a batch
+
+
+class Shifted(nn.Module):
+    """Scales and shifts all predictions, by 1 and 0 until it is trained, and calls the criterion."""
+
+    def __init__(self, predictions, criterion):
+        super().__init__()
+        # Flat, for FSDP2 cuts along the first axis.
+        self.scales = nn.ParameterList(torch.ones(_size(x)) for x in predictions.values())
+        self.shifts = nn.ParameterList(torch.zeros(_size(x)) for x in predictions.values())
+        self.criterion = criterion
+        self.double()
+
+    def forward(self, predictions, targets, normalizers=None):
+        shifted = {
+            role: x * scale.view(x.shape[1:]) + shift.view(x.shape[1:])
+            for (role, x), scale, shift in zip(predictions.items(), self.scales, self.shifts, strict=True)
+        }
+        return self.criterion({"feature": shifted}, {"feature": targets}, normalizers).total
+
+
+def _size(tensor):
+    return tensor.shape[1:].numel()
+
+
+def whole_batch(name, feature_type, settings):
+    """Predictions by role, and targets with weights for some items, a mask, and all else that the loss takes."""
+    subject = subject_of(name)
+    parts = [subject.batch(feature_type, seed) for seed in range(4)]
+    inputs, targets = ([torch.cat(tensors) for tensors in zip(*side)] for side in zip(*parts))
+    predictions = {role: x.double() for role, x in zip(subject.entry.inputs, inputs, strict=True)}
+    given = dict(zip(subject.entry.targets, targets, strict=True))
+    given = {role: x.double() if x.is_floating_point() else x for role, x in given.items()}
+    num_rows = len(inputs[0])
+    if "lengths" in subject.entry.optional_targets:
+        given["lengths"] = torch.arange(num_rows) % targets[0].shape[1] + 1
+    if "target_lengths" in subject.entry.optional_targets:
+        given["target_lengths"] = torch.arange(num_rows) % 2 + 1
+    if "mask" in subject.entry.optional_targets:
+        shape = inputs[0].shape[:-1]
+        given["mask"] = (torch.arange(shape.numel()) % 3 > 0).view(shape)
+    elif settings.get("ignore_index", -100) >= 0:
+        given[subject.entry.targets[0]][::5] = settings["ignore_index"]
+    else:
+        given["mask"] = torch.arange(num_rows) % 4 > 0
+    given["sample_weight"] = torch.arange(num_rows) % 3 + 0.5
+    return predictions, given
+
+
+def cut(num_rows, num_ranks, generator):
+    """For each rank, the rows of each of its micro-batches, as many on each; the last rank has a part without any."""
+    num_batches = int(torch.randint(1, 6, (), generator=generator))
+    owner = torch.randint(num_ranks * num_batches, (num_rows,), generator=generator)
+    rows = [(owner == number).nonzero().flatten() for number in range(num_ranks * num_batches)]
+    if len(rows) > 1:
+        rows[0], rows[-1] = torch.cat([rows[0], rows[-1]]), rows[-1][:0]
+    return [rows[rank * num_batches : (rank + 1) * num_batches] for rank in range(num_ranks)]
+
+
+def check_parts(name, feature_type, wrapper, settings):
+    """The gradient of all parts, on all ranks, is that of the whole batch in one process."""
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{name} {feature_type} {wrapper}".encode()))
+    predictions, targets = whole_batch(name, feature_type, settings)
+    of_ranks = cut(len(targets["sample_weight"]), dist.get_world_size(), generator)
+    if wrapper != "DDP" and dist.get_world_size() > 1:
+        # On the last rank, nothing counts.
+        targets["sample_weight"][torch.cat(of_ranks[-1])] = 0.0
+
+    def made():
+        torch.manual_seed(0)
+        return Shifted(predictions, losskit.build(config_of(name, feature_type, settings)))
+
+    alone = made()
+    alone(predictions, targets).backward()
+    expected = gradients_of("", alone)
+    assert any(g.any() for g in expected), "the case shows nothing: its gradient is 0"
+
+    module = made()
+    wrapped = WRAPPERS[wrapper](module)
+    parts = [
+        tuple({role: x[rows] for role, x in side.items()} for side in (predictions, targets))
+        for rows in of_ranks[dist.get_rank()]
+    ]
+    batches = [({"feature": p}, {"feature": t}) for p, t in parts]
+    counts = losskit.distributed.counts(module.criterion, batches, divided_by=len(parts))
+    assert counts.num_batches == len(parts)
+    for number, part in enumerate(parts):
+        is_last = number == len(parts) - 1
+        if wrapper == "FSDP2":
+            wrapped.set_requires_gradient_sync(is_last)
+        with contextlib.nullcontext() if is_last or wrapper != "DDP" else wrapped.no_sync():
+            (wrapped(*part, normalizers=counts) / len(parts)).backward()
+    assert_near(gradients_of(wrapper, module), expected, "the gradient")
+
+
+def check_averages():
+    """Losses that are no means over items are averaged over the parts that have something."""
+    config = {"output_features": [{"name": "mask", "type": "image", "loss": ["dice", "bce_with_logits"]}]}
+    criterion = losskit.build(config)
+    rank = dist.get_rank()
+    masks = torch.randint(2, (4, 1, 3, 3), generator=torch.Generator().manual_seed(rank))
+    try:
+        losskit.distributed.counts(criterion, [{"mask": masks}])
+    except TypeError as error:
+        assert str(error).startswith("mask/dice: no mean over items"), str(error)
+    else:
+        raise AssertionError("dice was taken for a mean over items")
+    # On the first rank, one of three micro-batches says nothing about the feature; the others have one.
+    batches = [{"mask": masks}, {}, {"mask": masks[:1]}] if rank == 0 else [{"mask": masks}]
+    counts = losskit.distributed.counts(criterion, batches, others="average")
+    num_ranks = dist.get_world_size()
+    assert counts["mask/dice"] == (1 + num_ranks) / num_ranks, counts
+    assert counts["mask/bce_with_logits"] == 9 * (1 + 4 * num_ranks) / num_ranks, counts
+
+
+def check_rank_without_batches():
+    """It takes part, so that the others do not wait; here and in a group of some ranks."""
+    criterion = losskit.build({"output_features": [{"name": "price", "type": NUMBER, "loss": "mae"}]})
+    batches = [{"price": torch.zeros(3)}] * (dist.get_rank() + 1) if dist.get_rank() < 1 else []
+    counts = losskit.distributed.counts(criterion, batches)
+    assert counts["price/mean_absolute_error"] == 3 / dist.get_world_size()
+    group = dist.new_group([0])
+    if dist.get_rank() == 0:
+        assert losskit.distributed.counts(criterion, batches, group)["price/mean_absolute_error"] == 3
+
+
 # All cases
 
 
-def cases(num_ranks):
-    """Each check by name."""
+# Settings that the usual batches do not fit: labels that are the blank, and rows that are not along the first axis.
+UNFIT = {("ctc", "blank"), ("ctc", "layout")}
+
+
+def settings_of(name):
+    """Each other value that a setting may have, with the first feature type, and the other settings, that allow it."""
+    entry = registry.get(name)
+    config = entry.config.load()
+    values = {
+        field.name: alternatives(entry.schema["properties"][field.name])
+        for field in config.setting_fields()
+        if field.name not in config.example_settings
+    }
+    for setting, of_setting in values.items():
+        others = [{}, *({other: v} for other in values if other != setting for v in values[other])]
+        for value in of_setting if (name, setting) not in UNFIT else ():
+            plans = ((t, {setting: value, **other}) for other in others for t in entry.feature_types)
+            # The first; none of what does not go with 3 classes and 5 dimensions.
+            yield from itertools.islice((p for p in plans if not losskit.validate(config_of(name, *p))), 1)
+
+
+def config_of(name, feature_type, settings):
+    loss = {"type": name, **registry.get(name).config.load().example_settings, **settings}
+    return {"output_features": [{"name": "feature", "type": feature_type, "num_classes": 3, "loss": loss}]}
+
+
+def cases(num_ranks, is_quick=False):
+    """Each check by name; the quick ones leave out FSDP2, compiling, and all but the defaults of a loss."""
     found: dict[str, Callable[[], None]] = {}
+    wrappers = ["DDP"] if is_quick else ["DDP", "FSDP2"]
     for name, case in GATHERING.items():
-        for wrapper in ("DDP", "FSDP2"):
+        for wrapper in wrappers:
             for split in SPLITS[num_ranks]:
                 found[f"gather: {name}, {wrapper}, {split}"] = lambda c=case, w=wrapper, s=split: check_gathering(
                     c, w, s
@@ -266,17 +465,33 @@ def cases(num_ranks):
     found["gather: second derivatives"] = lambda: check_second_derivatives(SPLITS[num_ranks][0])
     found["gather: evaluation"] = check_evaluation
     found["gather: gradient of one rank"] = check_gradient_of_one_rank
-    found["gather: shapes that do not fit"] = check_shapes_that_do_not_fit
-    found["gather: compiled"] = check_compiled
+    if num_ranks > 1:
+        found["gather: shapes that do not fit"] = check_shapes_that_do_not_fit
     found["gather: half precision"] = check_half_precision
+    found["gather: absent feature"] = check_absent_feature
+    for entry in registry.entries():
+        if not issubclass(entry.module.load(), AdditiveLoss):
+            continue
+        plans = [(wrapper, t, {}) for wrapper in wrappers for t in entry.feature_types]
+        if not is_quick:
+            plans += [("by hand", *plan) for plan in settings_of(entry.name)]
+        for wrapper, feature_type, settings in plans:
+            shown = ", ".join([wrapper, *(f"{name}: {value}" for name, value in settings.items())])
+            found[f"counts: {entry.name} of {feature_type}, {shown}"] = (
+                lambda n=entry.name, f=feature_type, w=wrapper, s=settings: check_parts(n, f, w, s)
+            )
+    found["counts: averages"] = check_averages
+    found["counts: rank without batches"] = check_rank_without_batches
+    if not is_quick:
+        found["gather: compiled"] = check_compiled
     return found
 
 
-def main(path):
+def main(mode, path):
     # A rank that fails alone leaves the others waiting; they give up soon.
     dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=60))
     wrong = {}
-    for name, check in cases(dist.get_world_size()).items():
+    for name, check in cases(dist.get_world_size(), mode == "quick").items():
         torch.manual_seed(0)
         said = None
         try:
@@ -296,4 +511,4 @@ def main(path):
 
 if __name__ == "__main__":
     with contextlib.suppress(KeyboardInterrupt):
-        main(sys.argv[1])
+        main(*sys.argv[1:])
