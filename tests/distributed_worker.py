@@ -210,9 +210,15 @@ def check_gradient_of_one_rank():
     embedding = torch.randn(3, 2, generator=torch.Generator().manual_seed(dist.get_rank()))
     loss = losskit.create_loss("contrastive", gather=True)
     given = embedding.clone().requires_grad_(dist.get_rank() == 0)
-    value = loss(given, embedding)
-    value.backward()
+    # What each rank makes of the value counts, though it is the same for all.
+    num_ranks = dist.get_world_size()
+    (loss(given, embedding) * (dist.get_rank() + 1)).backward()
     assert (given.grad is not None) == (dist.get_rank() == 0)
+    if dist.get_rank() == 0:
+        parts = [torch.randn(3, 2, generator=torch.Generator().manual_seed(rank)) for rank in range(num_ranks)]
+        whole = torch.cat(parts).requires_grad_()
+        losskit.create_loss("contrastive")(whole, torch.cat(parts)).backward()
+        assert_near([given.grad], [whole.grad[:3] * num_ranks * (num_ranks + 1) / 2], "the gradient")
 
 
 def check_shapes_that_do_not_fit():
@@ -423,6 +429,15 @@ def check_rank_without_batches():
         assert losskit.distributed.counts(criterion, batches, group)["price/mean_absolute_error"] == 3
 
 
+def check_nothing_counts():
+    """Where all ranks together have no positive item, a sum over positives is divided by 1, as in one process."""
+    loss = {"type": "focal", "normalize_by": "positives"}
+    criterion = losskit.build({"output_features": [{"name": "spam", "type": "binary", "loss": loss}]})
+    targets = {"spam": torch.zeros(3)}
+    counts = losskit.distributed.counts(criterion, [targets, targets])
+    assert counts["spam/focal"] == 1 / dist.get_world_size()
+
+
 # All cases
 
 
@@ -481,6 +496,7 @@ def cases(num_ranks, is_quick=False):
                 lambda n=entry.name, f=feature_type, w=wrapper, s=settings: check_parts(n, f, w, s)
             )
     found["counts: averages"] = check_averages
+    found["counts: nothing counts"] = check_nothing_counts
     found["counts: rank without batches"] = check_rank_without_batches
     if not is_quick:
         found["gather: compiled"] = check_compiled
