@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 from losskit.config import Document
 from losskit.registry import LossEntry, registry
 from losskit.schema.base import BaseLossConfig, FeatureContext, LossesConfig
+from losskit.schema.schedules import schedule_of
 from losskit.validation import Validation, load, plain
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from losskit.modules.balancing import LossBalancing
     from losskit.modules.lookup import Term
     from losskit.modules.multi_task import MultiTaskLoss
+    from losskit.schema.balancing import BaseBalancingConfig
 
 
 def create_loss(
@@ -79,8 +82,20 @@ def build(
     for feature in config.features:
         for loss in feature.losses:
             entry = registry.get(loss.type, feature.type)
-            terms.append(term_of(entry, loss, feature.name, module_of(loss, feature.context, entry)))
-    return MultiTaskLoss(terms)
+            module = module_of(loss, feature.context, entry)
+            terms.append(term_of(entry, loss, feature.name, module, missing=feature.missing == "mask"))
+    return MultiTaskLoss(terms, balancing=balancing_of(config.loss_balancing, len(terms)))
+
+
+def balancing_of(config: BaseBalancingConfig | None, num_tasks: int) -> LossBalancing | None:
+    """The module that balances so many losses; None where their weighted sum is all that is asked for."""
+    if config is None or config.type == "none":
+        return None
+    from losskit.strategies import strategies
+
+    settings = {field.name: getattr(config, field.name) for field in config.setting_fields()}
+    balancing: LossBalancing = strategies.get(config.type).module.load()(num_tasks, **settings)
+    return balancing
 
 
 def module_of(config: BaseLossConfig, feature: FeatureContext, entry: LossEntry | None = None) -> nn.Module:
@@ -91,7 +106,9 @@ def module_of(config: BaseLossConfig, feature: FeatureContext, entry: LossEntry 
     return for_feature(entry.module.load()(**config.settings(feature)), feature.type)
 
 
-def term_of(entry: LossEntry, config: BaseLossConfig, feature: str | None, module: nn.Module) -> Term:
+def term_of(
+    entry: LossEntry, config: BaseLossConfig, feature: str | None, module: nn.Module, *, missing: bool = False
+) -> Term:
     """The part that one loss is of the sum of all losses."""
     from losskit.modules.lookup import Term
 
@@ -103,8 +120,9 @@ def term_of(entry: LossEntry, config: BaseLossConfig, feature: str | None, modul
         entry.targets,
         entry.optional_inputs,
         entry.optional_targets,
-        config.weight,
+        schedule_of(config.weight) if isinstance(config.weight, dict) else config.weight,
         config.inputs,
+        missing,
     )
 
 

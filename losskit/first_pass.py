@@ -10,14 +10,17 @@ from __future__ import annotations
 import functools
 
 from losskit.constants import (
+    BALANCING_KEY,
     DEFAULT_LOSSES,
     FEATURE_KEYS,
     FEATURE_TYPES,
     FEATURES_KEY,
     LOSSES_KEY,
+    MISSING,
     RESERVED,
+    SCHEDULE_DEFAULTS,
 )
-from losskit.schema.compiled import CHECKS, LOSSES, NAMES
+from losskit.schema.compiled import CHECKS, LOSSES, NAMES, STRATEGIES
 from losskit.schema.quick import compiled
 from losskit.spelling import is_near_miss
 
@@ -30,7 +33,7 @@ if TYPE_CHECKING:
 
 _TYPES = frozenset(FEATURE_TYPES)
 # Keys of a feature that may be settings in the wrong place.
-_BESIDE = {"params"}.union(*(settings for _, settings, *_ in LOSSES.values())).difference(FEATURE_KEYS)
+_BESIDE = {"params", BALANCING_KEY}.union(*(settings for _, settings, *_ in LOSSES.values())).difference(FEATURE_KEYS)
 
 
 def is_right(document: Document) -> bool:
@@ -38,17 +41,21 @@ def is_right(document: Document) -> bool:
     data = document.data
     if document.diagnostics or not isinstance(data, dict):
         return False
+    # A mapping of settings is left to the full check.
+    balancing = data.get(BALANCING_KEY, STRATEGIES[0])
+    if not isinstance(balancing, str) or balancing not in STRATEGIES:
+        return False
     look = _Look(document.odd)
     if FEATURES_KEY in data:
         features = data[FEATURES_KEY]
         if LOSSES_KEY in data or not isinstance(features, list) or not features:
             return False
-        if any(is_near_miss(key, (FEATURES_KEY,)) for key in data):
+        if any(is_near_miss(key, (FEATURES_KEY, BALANCING_KEY)) for key in data):
             return False
         names = {feature["name"] for feature in features if look.at_feature(feature)}
         return len(names) == len(features)
     losses = data.get(LOSSES_KEY)
-    if not isinstance(losses, list) or any(is_near_miss(key, (LOSSES_KEY,)) for key in data):
+    if not isinstance(losses, list) or any(is_near_miss(key, (LOSSES_KEY, BALANCING_KEY)) for key in data):
         return False
     return look.at_losses(losses)
 
@@ -80,6 +87,8 @@ class _Look:
         if not isinstance(name, str) or not name or not isinstance(self.kind, str) or self.kind not in _TYPES:
             return False
         if any(key in _BESIDE or is_near_miss(key, FEATURE_KEYS) for key in feature) or not self.at_classes(feature):
+            return False
+        if "missing" in feature and feature["missing"] not in MISSING:
             return False
         loss = feature.get("loss") if "loss" in feature else DEFAULT_LOSSES.get(self.kind)
         return self.at_losses(loss) if isinstance(loss, list) else self.at_loss(loss)
@@ -136,6 +145,8 @@ class _Look:
                     return False
             if isinstance(value, (dict, list)) and not self.at_items(value):
                 return False
+            if name == "weight" and isinstance(value, dict) and not self.at_schedule(value):
+                return False
             if name == "inputs" and not value.keys() <= set(roles):
                 return False
             if name in per_class and not self.at_class_values(value):
@@ -146,6 +157,11 @@ class _Look:
         """Whether no number in there is written oddly."""
         items = value.values() if isinstance(value, dict) else value
         return id(value) not in self.odd and not any(isinstance(item, list) and id(item) in self.odd for item in items)
+
+    def at_schedule(self, weight: dict[str, Any]) -> bool:
+        """Whether a weight changes, and has no settings of another schedule."""
+        start, end = (weight.get(key, SCHEDULE_DEFAULTS[key]) for key in ("from", "to"))
+        return start != end and ("ratio" not in weight or weight["schedule"] == "cyclical")
 
     def at_class_values(self, value: Any) -> bool:
         """Whether numbers that stand one per class fit the classes of the feature."""

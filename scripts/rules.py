@@ -12,6 +12,7 @@ from typing import Any
 from losskit.registry import LossEntry
 from losskit.schema.base import BaseLossConfig, FeatureContext
 from losskit.schema.quick import compiled
+from losskit.strategies import StrategyEntry
 
 Schema = dict[str, Any]
 
@@ -29,7 +30,7 @@ _SIZES: tuple[tuple[int | None, tuple[str, ...] | None], ...] = (
 )
 
 
-def table(entries: Iterable[LossEntry], schemas: Mapping[str, Schema]) -> str:
+def table(entries: Iterable[LossEntry], schemas: Mapping[str, Schema], ways: Iterable[StrategyEntry]) -> str:
     """The text of `losskit/schema/compiled.py`."""
     checks: list[Schema] = []
     losses = {}
@@ -39,7 +40,7 @@ def table(entries: Iterable[LossEntry], schemas: Mapping[str, Schema]) -> str:
         settings = {}
         for name, schema in properties.items():
             if name != "type" and not schema.get("deprecated"):
-                check = {key: value for key, value in schema.items() if key not in _TEXTS}
+                check = _check(schema)
                 if name == "inputs":
                     check.pop("properties", None)  # they say again what `inputs` may name, which has a list of its own
                 if check not in checks:
@@ -62,8 +63,19 @@ def table(entries: Iterable[LossEntry], schemas: Mapping[str, Schema]) -> str:
     return (
         f"CHECKS: list[dict[str, Any]] = {_literal(checks)}\n\n"
         f"LOSSES: dict[str, Loss] = {_literal(losses)}\n\n"
-        f"NAMES: dict[str, str] = {_literal(names)}\n"
+        f"NAMES: dict[str, str] = {_literal(names)}\n\n"
+        f"STRATEGIES: tuple[str, ...] = {_literal(tuple(way.name for way in ways))}\n"
     )
+
+
+def _check(schema: Schema) -> Schema:
+    """What a schema says about what is allowed."""
+    check = {key: value for key, value in schema.items() if key not in _TEXTS}
+    if "anyOf" in check:
+        check["anyOf"] = [_check(option) for option in check["anyOf"]]
+    if "properties" in check:
+        check["properties"] = {name: _check(inner) for name, inner in check["properties"].items()}
+    return check
 
 
 def ruled_settings(config: type[BaseLossConfig]) -> set[str]:

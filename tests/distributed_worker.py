@@ -264,42 +264,31 @@ def check_half_precision():
 
 
 def check_absent_feature():
-    """A batch of one rank says nothing about a feature that is compared over ranks: it takes part all the same."""
-    losses = {
-        "contrastive": "vectors",
-        "nt_xent": "vectors",
-        "ms": "ids",
-        "refiner_ms": "vectors",
-        "in_batch_hinge": "",
-    }
-    features = [{"name": n, "type": "vector", "loss": {"type": n, "gather": True}} for n in losses]
-    config = {"output_features": [*features, {"name": "price", "type": NUMBER, "loss": "huber"}]}
-    rank, vectors = dist.get_rank(), torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))
-    found = []
-    for has_some in (True, rank == 0):
-        # One process for all, then the first rank for all, while the others have nothing to compare.
+    """Only the first rank has features that are compared over ranks; the others take part all the same."""
+    names = ["contrastive", "nt_xent", "ms", "refiner_ms", "in_batch_hinge"]
+    vectors = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))
+
+    def results(gather, has_some, has_counts):
+        features = [{"name": n, "type": "vector", "loss": {"type": n, "gather": gather}} for n in names]
+        features.append({"name": "price", "type": NUMBER, "loss": "huber"})
+        criterion = losskit.build({"output_features": features})
         given = vectors.clone().requires_grad_()
-        pair = {"embedding_1": given[0], "embedding_2": given[1]}
-        of_all = {
-            "contrastive": pair,
-            "in_batch_hinge": pair,
-            "nt_xent": given[0],
-            "ms": given[0],
-            "refiner_ms": given[0],
-        }
-        ids = {"ms": torch.arange(4) % 2, "refiner_ms": vectors[1]}
-        predictions, targets = {"price": torch.ones(2)}, {"price": torch.ones(2)}
+        predictions, targets = {"price": torch.ones(2)}, {"price": torch.zeros(2)}
         if has_some:
-            predictions, targets = {**predictions, **of_all}, {**targets, **ids}
-        criterion = losskit.build(config)
-        if not found:
-            for loss in criterion.losses:
-                loss.gather = False
-        total, parts = criterion(predictions, targets)
+            pair = {"embedding_1": given[0], "embedding_2": given[1]}
+            predictions |= {name: pair if name in ("contrastive", "in_batch_hinge") else given[0] for name in names}
+            targets |= {"ms": torch.arange(4) % 2, "refiner_ms": vectors[1]}
+        counts = losskit.distributed.counts(criterion, [targets], others="average") if has_counts else None
+        total, parts = criterion(predictions, targets, counts)
         total.backward()
         gradient = torch.zeros_like(given) if given.grad is None else given.grad
-        found.append([total.detach(), *parts.values(), *(means_of_ranks([gradient]) if found else [gradient])])
-    assert_near(found[1], found[0], "a loss that others have")
+        return [total.detach(), *parts.values()], gradient
+
+    expected, gradient = results(gather=False, has_some=True, has_counts=False)
+    for has_counts in (False, True):
+        found, own = results(gather=True, has_some=dist.get_rank() == 0, has_counts=has_counts)
+        assert_near(found, expected, "a loss that only the first rank has")
+        assert_near(means_of_ranks([own]), [gradient], "its gradient")
 
 
 # Parts of a batch

@@ -5,17 +5,16 @@ What it cannot express exactly is a TypeError: a schema that is weaker than the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import marshmallow
 from marshmallow import fields, validate
 from marshmallow_dataclass.union_field import Union
 
-from losskit.constants import RESERVED
-from losskit.schema.base import BaseLossConfig
+from losskit.schema.base import BaseConfig, BaseLossConfig
 from losskit.schema.describe import describe, yaml_text
-from losskit.schema.loading import Boolean, Either, Float, Integer, schema_fields
+from losskit.schema.loading import Boolean, Either, Float, Integer, Record, schema_fields
 
 Schema = dict[str, Any]
 
@@ -31,21 +30,21 @@ _SCALARS: dict[type, str] = {
 _LENGTH_KEYWORDS = {"array": "Items", "object": "Properties", "string": "Length"}
 
 
-def loss_schema(
-    config_cls: type[BaseLossConfig], names: list[str], description: str, roles: Sequence[str] = ()
-) -> Schema:
-    """The JSON Schema of one loss, registered as `names[0]` with the others as aliases.
+def loss_schema(config_cls: type[BaseConfig], names: list[str], description: str, roles: Sequence[str] = ()) -> Schema:
+    """The JSON Schema of one loss, or way of balancing, registered as `names[0]` with the others as aliases.
 
-    `roles` are what it takes, which `inputs` may rename.
+    `roles` are what a loss takes, which `inputs` may rename.
 
     Raises:
         TypeError: a field or a validator has no exact form in JSON Schema, or a default breaks its own limits.
     """
     declared = schema_fields(config_cls)
-    properties: dict[str, Schema] = {"type": _options(names, "The name of the loss.")}
+    what = "loss" if issubclass(config_cls, BaseLossConfig) else "strategy"
+    properties: dict[str, Schema] = {"type": _options(names, f"The name of the {what}.")}
     # What is special to the loss comes first, then what its base classes share.
     own = [name for cls in config_cls.__mro__ for name in vars(cls).get("__annotations__", {}) if name in declared]
-    for name in [*(name for name in dict.fromkeys(own) if name not in RESERVED), *RESERVED[1:]]:
+    reserved = config_cls.reserved
+    for name in [*(name for name in dict.fromkeys(own) if name not in reserved), *reserved[1:]]:
         try:
             properties[name] = setting_schema(declared[name])
         except TypeError as error:
@@ -99,6 +98,8 @@ def field_schema(field: fields.Field[Any]) -> Schema:
         schema = {"type": "array", "items": items, "minItems": len(items), "maxItems": len(items)}
     elif kind is fields.Dict:
         schema = _mapping(field)
+    elif kind is Record:
+        schema = _record(field)
     elif kind is Either:
         schema = {"anyOf": [field_schema(option) for option in field.options]}  # type: ignore[attr-defined]
     elif kind is Union:
@@ -117,6 +118,20 @@ def _mapping(field: Any) -> Schema:
     if key is not None and (type(key) is not fields.String or key.validators):
         raise TypeError("the keys of a mapping must be plain strings")
     return {"type": "object", "additionalProperties": field_schema(field.value_field) if field.value_field else True}
+
+
+def _record(field: Any) -> Schema:
+    declared: Mapping[str, fields.Field[Any]] = field.schema.fields
+    required = [name for name, inner in declared.items() if inner.required]
+    return {
+        "title": field.called,
+        "type": "object",
+        "properties": {name: setting_schema(inner) for name, inner in declared.items()},
+        "additionalProperties": False,
+        # A misspelt key is one mistake, not a key too many and another that is missing.
+        "if": {"type": "object", "propertyNames": {"enum": list(declared)}},
+        "then": {"type": "object", "properties": dict.fromkeys(required, True), "required": required},
+    }
 
 
 def _add_validator(schema: Schema, validator: Any) -> None:
