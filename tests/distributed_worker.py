@@ -278,11 +278,13 @@ def check_absent_feature():
             pair = {"embedding_1": given[0], "embedding_2": given[1]}
             predictions |= {name: pair if name in ("contrastive", "in_batch_hinge") else given[0] for name in names}
             targets |= {"ms": torch.arange(4) % 2, "refiner_ms": vectors[1]}
-        counts = losskit.distributed.counts(criterion, [targets], others="average") if has_counts else None
+        counts, scale = None, 1
+        if has_counts:
+            counts, scale = losskit.distributed.counts(criterion, [targets], divided_by=2, others="average"), 2
         total, parts = criterion(predictions, targets, counts)
-        total.backward()
+        (total / scale).backward()
         gradient = torch.zeros_like(given) if given.grad is None else given.grad
-        return [total.detach(), *parts.values()], gradient
+        return [value.detach() / scale for value in (total, *parts.values())], gradient
 
     expected, gradient = results(gather=False, has_some=True, has_counts=False)
     for has_counts in (False, True):
