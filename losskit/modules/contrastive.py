@@ -81,7 +81,8 @@ class NtXentLoss(GatheringLoss):
     Shapes: embeddings `(batch, dimensions)` and, for `pairing: labels`, targets `(batch,)`, which are ids; a scalar,
     or unreduced `(batch,)`, for labels `(batch, batch)`, 0 where there is no pair.
     Dtypes: embeddings any floating-point, computed in float32 at least; ids any integer.
-    The negatives are those of the batch: the loss of a batch is not that of its parts.
+    The negatives are those of the batch, with `gather` those of all ranks in training: the loss of a batch is not that
+    of its parts.
     Source: Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", 2020.
 
     >>> views = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0], [0.0, 3.0]])
@@ -183,7 +184,8 @@ class ContrastiveLoss(_OfTwoEmbeddings):
 
     Shapes: both embeddings `(batch, dimensions)`, alike; a scalar, or `(batch,)` unreduced. It takes no targets.
     Dtypes: any floating-point; computed in float32 at least.
-    The negatives are those of the batch: the loss of a batch is not that of its parts.
+    The negatives are those of the batch, with `gather` those of all ranks in training: the loss of a batch is not that
+    of its parts.
     Source: van den Oord et al., "Representation Learning with Contrastive Predictive Coding", 2018; Radford et al.,
     "Learning Transferable Visual Models From Natural Language Supervision", 2021; MMF's `contrastive_loss`.
 
@@ -268,7 +270,8 @@ class InBatchHingeLoss(_OfTwoEmbeddings):
     Shapes: embeddings `(batch, dimensions)` and `(batch * factor, dimensions)`, of which row $i \cdot factor + f$
     belongs to row $i$; a scalar, or `(batch,)` unreduced. It takes no targets.
     Dtypes: any floating-point; computed in float32 at least.
-    The negatives are those of the batch: the loss of a batch is not that of its parts.
+    The negatives are those of the batch, with `gather` those of all ranks in training: the loss of a batch is not that
+    of its parts.
     Source: Faghri et al., "VSE++: Improving Visual-Semantic Embeddings with Hard Negatives", 2018; MMF's
     `in_batch_hinge`.
 

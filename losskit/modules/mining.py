@@ -91,7 +91,8 @@ class MultiSimilarityLoss(GatheringLoss):
 
     Shapes: embeddings `(batch, dimensions)` and targets `(batch,)`, which are ids; a scalar, or `(batch,)` unreduced.
     Dtypes: embeddings any floating-point, computed in float32 at least; ids any integer.
-    The pairs are those of the batch: the loss of a batch is not that of its parts.
+    The pairs are those of the batch, with `gather` those of all ranks in training: the loss of a batch is not that of
+    its parts.
     Source: Wang et al., "Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning", 2019.
 
     >>> MultiSimilarityLoss()(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]), torch.tensor([0, 0, 1]))
@@ -173,7 +174,8 @@ class MsLoss(GatheringLoss):
     Shapes: embeddings `(batch, dimensions)`, and targets `(batch,)`, which are ids, or `(batch, labels)` with a 0 or 1
     for each label; a scalar, or `(batch,)` unreduced.
     Dtypes: embeddings any floating-point, computed in float32 at least; ids any integer, labels any dtype.
-    The pairs are those of the batch: the loss of a batch is not that of its parts.
+    The pairs are those of the batch, with `gather` those of all ranks in training: the loss of a batch is not that of
+    its parts.
     Source: Wang et al., "Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning", 2019; MMF's
     `ms_loss`.
 
@@ -262,7 +264,8 @@ class RefinerMsLoss(_OfVectors):
 
     Shapes: logits and targets `(batch, dimensions)`, alike; a scalar, or `(batch,)` unreduced.
     Dtypes: any floating-point; computed in float32 at least.
-    The negatives are those of the batch: the loss of a batch is not that of its parts.
+    The negatives are those of the batch, with `gather` those of all ranks in training: the loss of a batch is not that
+    of its parts.
     Source: Sankaran et al., "Multimodal Fusion Refiner Networks", 2021; MMF's `refiner_ms`.
 
     >>> RefinerMsLoss()(torch.eye(2), torch.tensor([[0.5, 0.0], [1.0, 1.0]]))
@@ -324,7 +327,8 @@ class RefinerContrastiveLoss(_OfVectors):
 
     Shapes: logits and targets `(batch, dimensions)`, alike; a scalar, or `(batch,)` unreduced.
     Dtypes: any floating-point; computed in float32 at least.
-    The negatives are those of the batch: the loss of a batch is not that of its parts.
+    The negatives are those of the batch, with `gather` those of all ranks in training: the loss of a batch is not that
+    of its parts.
     Source: Sankaran et al., "Multimodal Fusion Refiner Networks", 2021; MMF's `refiner_contrastive_loss`.
 
     >>> RefinerContrastiveLoss()(torch.tensor([[1.0, 1.0], [0.0, 1.0]]), torch.tensor([[1.0, 0.0], [1.0, 1.0]]))
