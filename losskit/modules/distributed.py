@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
 # `torch.compiler.disable` imports the compiler where it decorates, which takes a second; this one where it is called.
 from torch._compile import _disable_dynamo
@@ -15,7 +15,7 @@ from losskit.modules.base import Loss
 from losskit.modules.checking import check_option
 
 if TYPE_CHECKING:
-    from losskit.modules.multi_task import MultiTaskLoss
+    from losskit.modules.multi_task import MultiTaskLoss, Plan
 
 # What travels between ranks.
 _DTYPES = (torch.float32, torch.float64, torch.int64)
@@ -234,7 +234,7 @@ def counts(
     kinds = criterion.kinds
     if others == "refuse":
         _refuse_others(kinds)
-    needs_predictions = any(kinds[key] == "mean" for key in criterion.without_targets)
+    needs_predictions = any(plan.kind == "mean" and not plan.lookup.targets for plan in criterion.plans)
     found = [_counted(criterion, batch, needs_predictions) for batch in batches]
     total = _over_ranks(_added_up(found, len(kinds)), group)
     share = num_ranks(group) * divided_by
@@ -263,8 +263,18 @@ def _counted(criterion: MultiTaskLoss, batch: Any, needs_predictions: bool) -> l
             raise TypeError(f"a batch is its targets, or a pair of predictions and targets, got {len(batch)} of them")
         predictions, batch = batch
     found = criterion.counts(batch, predictions if needs_predictions else None)
-    absent = criterion.absent(batch)
-    return [found[key] if key in found else torch.tensor(float(key not in absent)) for key in criterion.keys]
+    pairs = zip(criterion.plans, criterion.losses, strict=True)
+    return [
+        found[plan.key] if plan.key in found else torch.tensor(float(_is_there(plan, loss, batch)))
+        for plan, loss in pairs
+    ]
+
+
+def _is_there(plan: Plan, loss: nn.Module, targets: Any) -> bool:
+    """Whether a batch has anything for a loss; what is compared over ranks may be on another one."""
+    given = {None: targets} if plan.feature is None else targets or {}
+    is_absent = bool(plan.lookup.targets) and plan.lookup.is_absent(given, given)
+    return not is_absent or (isinstance(loss, GatheringLoss) and loss.gather)
 
 
 def _added_up(found: Sequence[Sequence[Tensor]], num_losses: int) -> Tensor:
