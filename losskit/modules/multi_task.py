@@ -14,6 +14,7 @@ from losskit.modules import checking, sharing
 from losskit.modules.balancing import LossBalancing, balanced
 from losskit.modules.base import AdditiveLoss
 from losskit.modules.description import LastStep, description, kept
+from losskit.modules.distributed import GatheringLoss
 from losskit.modules.item_weights import ItemWeights, weighted, weighted_count, weights_of
 from losskit.modules.lookup import Given, Lookup, Term
 from losskit.modules.reduction import divide
@@ -253,7 +254,8 @@ class MultiTaskLoss(nn.Module):
             given, items = Given([prediction], [target], {}), None
         else:
             if feature is not None and lookup.is_absent(predictions, targets):
-                return None
+                value = _of_other_ranks(prediction, loss, predictions)
+                return value if normalizer is None or value is None else _divided(value, normalizer)
             given, items = lookup.find(predictions, targets), weights_of(lookup, targets, plan.is_masked)
         if checking.debugging():
             with checking.called(loss, plan.key, lookup.inputs):
@@ -421,6 +423,15 @@ def _nothing(prediction: Any, loss: nn.Module) -> Tensor:
         return torch.zeros(())
     # Of no elements, since 0 times infinity is NaN.
     return torch.stack([x.reshape(-1)[:0].sum().float() for x in tensors]).sum()
+
+
+def _of_other_ranks(prediction: Any, loss: nn.Module, predictions: Mapping[Any, Any]) -> Tensor | None:
+    """A loss that this rank has nothing for, where it compares the samples of all ranks."""
+    if not isinstance(loss, GatheringLoss) or not loss.gather:
+        return None
+    found = [x for given in predictions.values() for x in (given.values() if isinstance(given, Mapping) else [given])]
+    value = loss.of_other_ranks(next((x.device for x in found if isinstance(x, Tensor)), None))
+    return None if value is None else value + _nothing(prediction, loss)
 
 
 def _told_by_part(key: str, value: Any, parts: dict[str, Tensor], prediction: Any, loss: Any) -> Tensor:
