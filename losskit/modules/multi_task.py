@@ -14,7 +14,8 @@ from losskit.modules import checking, sharing
 from losskit.modules.balancing import LossBalancing, balanced
 from losskit.modules.base import AdditiveLoss
 from losskit.modules.description import LastStep, description, kept
-from losskit.modules.item_weights import weighted, weighted_count, weights_of
+from losskit.modules.distributed import GatheringLoss
+from losskit.modules.item_weights import ItemWeights, weighted, weighted_count, weights_of
 from losskit.modules.lookup import Given, Lookup, Term
 from losskit.modules.reduction import divide
 from losskit.schema.base import distinct
@@ -259,10 +260,24 @@ class MultiTaskLoss(nn.Module):
             given, items = Given([prediction], [target], {}), None
         else:
             if feature is not None and lookup.is_absent(predictions, targets):
-                return None
+                value = _of_other_ranks(prediction, loss, predictions)
+                return value if normalizer is None or value is None else _divided(value, normalizer)
             given, items = lookup.find(predictions, targets), weights_of(lookup, targets, plan.is_masked)
         if checking.debugging():
-            given = given.watched(plan.key, lookup)
+            with checking.called(loss, plan.key, lookup.inputs):
+                return self._called(plan, loss, given, items, targets, normalizer)
+        return self._called(plan, loss, given, items, targets, normalizer)
+
+    def _called(
+        self,
+        plan: Plan,
+        loss: nn.Module,
+        given: Given,
+        items: ItemWeights | None,
+        targets: Mapping[Any, Any],
+        normalizer: Tensor | float | None,
+    ) -> Any:
+        lookup = plan.lookup
         if plan.is_masked or (items is not None and not items.says_nothing):
             items = items or weights_of(lookup, targets, plan.is_masked)
             value = weighted(loss, lookup, given, items, normalizer if plan.kind is MEAN else None)
@@ -414,6 +429,15 @@ def _nothing(prediction: Any, loss: nn.Module) -> Tensor:
         return torch.zeros(())
     # Of no elements, since 0 times infinity is NaN.
     return torch.stack([x.reshape(-1)[:0].sum().float() for x in tensors]).sum()
+
+
+def _of_other_ranks(prediction: Any, loss: nn.Module, predictions: Mapping[Any, Any]) -> Tensor | None:
+    """A loss that this rank has nothing for, where it compares the samples of all ranks."""
+    if not isinstance(loss, GatheringLoss) or not loss.gather:
+        return None
+    found = [x for given in predictions.values() for x in (given.values() if isinstance(given, Mapping) else [given])]
+    value = loss.of_other_ranks(next((x.device for x in found if isinstance(x, Tensor)), None))
+    return None if value is None else value + _nothing(prediction, loss)
 
 
 def _told_by_part(key: str, value: Any, parts: dict[str, Tensor], prediction: Any, loss: Any) -> Tensor:
