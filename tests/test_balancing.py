@@ -681,6 +681,37 @@ def test_with_a_compiled_model_gradients_are_taken_between_graphs(cls):
     assert compiled.shared_gradient() == pytest.approx(plain.shared_gradient())
 
 
+@pytest.mark.parametrize("cls", BY_GRADIENT, ids=name_of)
+def test_what_is_around_gradients_is_compiled_once(cls):
+    torch._dynamo.reset()
+    tasks, balancing, counter = Tasks(), cls(3), CompileCounterWithBackend("aot_eager")
+    step = torch.compile(lambda: 2 * total_of(balancing, tasks), backend=counter)
+    frames = []
+    with torch._functorch.config.patch(donated_buffer=False):
+        for _ in range(4):
+            step().backward()
+            balancing.step()
+            frames.append(counter.frame_count)
+    assert frames[0] == frames[-1]
+
+
+@pytest.mark.parametrize("cls", BY_VALUE, ids=name_of)
+def test_a_whole_criterion_compiles_into_one_graph_once_and_for_all(cls):
+    torch._dynamo.reset()
+    name, counter = strategy_name(cls), CompileCounterWithBackend("aot_eager")
+    ours = {"loss_balancing": {"type": "dwa", "period": 2} if name == "dwa" else name, "losses": ["mse", "huber"]}
+    criterion, plain = losskit.build(ours), losskit.build(ours)
+    compiled = torch.compile(criterion, backend=counter, fullgraph=True)
+    for step in range(5):
+        predictions = torch.full((4,), 3.0 - step / 2, requires_grad=True)
+        total = compiled(predictions, torch.zeros(4)).total
+        assert total.item() == pytest.approx(plain(predictions, torch.zeros(4)).total.item())
+        total.backward()
+        criterion.step()
+        plain.step()
+    assert counter.frame_count == 1
+
+
 @pytest.mark.parametrize("cls", ALL, ids=name_of)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_and_autocast_are_computed_in_float32(cls, dtype):

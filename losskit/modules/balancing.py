@@ -143,13 +143,26 @@ def balanced(
             f"{_name(balancing)} weighs by the losses of the whole batch, so that the parts of a batch do not add up; "
             "give it whole batches, or balance by none, uncertainty or dwa"
         )
+    compute = _apart if balancing.needs_gradients else _balanced
+    return compute(balancing, losses, weights, shared, present, share, normalizers)
+
+
+def _balanced(
+    balancing: LossBalancing,
+    losses: Sequence[Tensor],
+    weights: Sequence[float | Tensor],
+    shared: Sequence[Tensor] | None,
+    present: Sequence[bool],
+    share: float | Tensor,
+    normalizers: Sequence[Tensor | float | None] | None,
+) -> Tensor:
     values, factors = stacked(losses, weights)
     keywords: dict[str, Any] = {}
     if balancing.wants_gradients:
         keywords["gram"] = _gram(balancing, losses, shared, present)
     elif balancing.needs_gradients:
         keywords["gram"] = None
-    there = torch.tensor(present, device=values.device)
+    there = _filled(present, values.device, torch.bool)
     whole = [None] * len(losses) if normalizers is None else normalizers
     if balancing.is_additive:
         # Ranks may have different numbers of parts, and must not wait for each other here.
@@ -164,13 +177,26 @@ def balanced(
     return total
 
 
+# Outside of the graph where the rest is compiled, for gradients cannot be taken within it.
+_apart = _disable_dynamo(_balanced)
+
+
 def stacked(losses: Sequence[Tensor], weights: Sequence[float | Tensor]) -> tuple[Tensor, Tensor]:
     """Losses and weights as one tensor each, of at least float32, whatever autocast or the model made of them."""
     values = promoted(torch.stack([loss.float() if loss.element_size() < 4 else loss for loss in losses]))
-    if any(isinstance(weight, Tensor) for weight in weights):
-        factors = [weight if isinstance(weight, Tensor) else values.new_tensor(weight) for weight in weights]
-        return values, torch.stack([factor.to(values) for factor in factors])
-    return values, torch.tensor(weights, dtype=values.dtype, device=values.device)
+    return values, _filled(weights, values.device, values.dtype)
+
+
+def _filled(numbers: Sequence[float | Tensor], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Numbers as a tensor, written by the device itself: a copy from the host would wait for the device."""
+    first = numbers[0]
+    if not any(isinstance(number, Tensor) for number in numbers) and all(number == first for number in numbers):
+        return torch.full((len(numbers),), float(first), device=device, dtype=dtype)
+    tensors = [
+        number.to(device, dtype) if isinstance(number, Tensor) else torch.full((), number, device=device, dtype=dtype)
+        for number in numbers
+    ]
+    return torch.stack(tensors)
 
 
 def promoted(losses: Tensor) -> Tensor:
@@ -188,8 +214,10 @@ def _in_whole_batch(present: Tensor, normalizers: Sequence[Tensor | float | None
     """Which tasks the whole batch has, as far as the counts of it say so; else those of this part."""
     if all(normalizer is None for normalizer in normalizers):
         return present
-    counts = [here if n is None else n for here, n in zip(present, normalizers, strict=True)]
-    return torch.stack([torch.as_tensor(count, device=present.device) > 0 for count in counts])
+    # Compared with a tensor of the device, a number of the host, in a tensor or not, comes along without a copy.
+    zero = torch.zeros((), device=present.device)
+    pairs = zip(present, normalizers, strict=True)
+    return torch.stack([here if count is None else zero < count for here, count in pairs])
 
 
 def _alike_on_ranks(values: Tensor, present: Tensor, is_normalized: Sequence[bool]) -> tuple[Tensor, Tensor]:
@@ -198,7 +226,7 @@ def _alike_on_ranks(values: Tensor, present: Tensor, is_normalized: Sequence[boo
     A loss that was divided by the count of all ranks is 0 on those without the task; else these do not count.
     """
     with torch.no_grad():
-        counted = present | torch.tensor(is_normalized, device=present.device)
+        counted = present | _filled(is_normalized, present.device, torch.bool)
         sums = torch.stack([torch.where(present, values, 0.0), present.to(values), counted.to(values)])
         torch.distributed.all_reduce(sums)
         total, anywhere, count = sums
@@ -206,7 +234,6 @@ def _alike_on_ranks(values: Tensor, present: Tensor, is_normalized: Sequence[boo
     return mean + (values - values.detach()), anywhere > 0
 
 
-@_disable_dynamo
 def _gram(
     balancing: LossBalancing, losses: Sequence[Tensor], shared: Sequence[Tensor] | None, present: Sequence[bool]
 ) -> Tensor:

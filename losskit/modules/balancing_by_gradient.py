@@ -13,7 +13,7 @@ from losskit.strategies import register_loss_balancing
 # No weight of `gradnorm` falls below this: a step of the optimizer might make it negative.
 _LEAST_WEIGHT = 1e-6
 # Newton steps towards the Nash solution; 20 tasks whose gradients nearly oppose each other need 25 at most.
-_NEWTON_STEPS = 40
+_NEWTON_STEPS = 30
 # Gradients whose angle is so near to 180 degrees that the weight of their task would be larger oppose each other.
 _LARGEST_SCALE = 100.0
 
@@ -200,7 +200,7 @@ class PCGradBalancing(CountingBalancing):
         if gram is None or not self.is_learning:
             return value
         with torch.no_grad(), without_autocast(gram):
-            factors = weights.to(gram) @ self._projected(gram, self.order().to(gram.device))
+            factors = weights.to(gram) @ self._projected(gram, self.order().to(gram.device, non_blocking=True))
             self.count_one()
         combined = (factors.to(losses.dtype) * losses).sum()
         return combined + (value - combined).detach()
