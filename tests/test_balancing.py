@@ -784,6 +784,25 @@ def test_what_the_encoder_gives_may_be_shared_in_place_of_its_parameters():
     assert alphas * (rows @ rows.T @ alphas) == pytest.approx(np.ones(3), rel=1e-5)
 
 
+def test_parameters_in_pieces_are_refused_with_the_cure():
+    code = """
+import torch
+from torch.distributed import init_process_group
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import distribute_tensor
+from losskit.modules.balancing import balanced
+from losskit.modules.balancing_by_gradient import GradNormBalancing
+init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+piece = torch.nn.Parameter(distribute_tensor(torch.ones(2), init_device_mesh("cpu", (1,))))
+try:
+    balanced(GradNormBalancing(1), [torch.ones((), requires_grad=True)], [1.0], shared=[piece], present=[True])
+except ValueError as error:
+    print(error)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "share what the encoder computes: criterion(predictions, targets, shared=hidden)" in result.stdout, result
+
+
 def test_weights_may_be_tensors_that_a_schedule_changes():
     weights = [1.0, torch.tensor(0.5, dtype=torch.float64)]
     total = balanced(NoneBalancing(2), [torch.tensor(1.0)] * 2, weights, shared=None, present=[True, True])

@@ -259,6 +259,12 @@ def _required(balancing: LossBalancing, shared: Sequence[Tensor] | None) -> list
             "which these are: call criterion.share(model.encoder.parameters()), or, as its paper does, "
             "criterion.share(the_last_shared_layer.parameters())"
         )
+    if any(hasattr(tensor, "placements") for tensor in shared):
+        # A DTensor of FSDP, whose gradient comes to be only in the backward pass of the whole model.
+        raise ValueError(
+            f"{_name(balancing)} weighs by gradients, and those of sharded parameters cannot be taken per task; share "
+            "what the encoder computes: criterion(predictions, targets, shared=hidden)"
+        )
     leaves = [tensor for tensor in shared if tensor.requires_grad]
     if not leaves:
         raise ValueError(f"{_name(balancing)} weighs by gradients, but nothing that is shared requires one")
