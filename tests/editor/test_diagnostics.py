@@ -211,7 +211,10 @@ PROBES = {
     "a way to balance losses that is a list": (balanced("«[famo]»"), NO_STRATEGY),
     "a way to balance losses that is missing behind its key": (balanced("«»"), NO_STRATEGY),
     "a misspelt type of a way to balance losses": (balanced("{type: «fam»}"), NO_STRATEGY),
-    "a way to balance losses without a type": (balanced("«{»gamma: 1}"), 'Missing property "type".'),
+    "a way to balance losses without a type": (
+        balanced("{gamma: 1}").replace("loss_balancing", "«loss_balancing»"),
+        'Missing property "type".',
+    ),
     "a misspelt setting of a way": (balanced("{type: famo, «gama»: 0.1}"), "Property gama is not allowed."),
     "a setting of another way": (balanced("{type: famo, «alpha»: 0.1}"), "Property alpha is not allowed."),
     "a setting of a way that is too large": (

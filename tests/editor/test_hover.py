@@ -95,7 +95,7 @@ PROBES = {
     ),
     "how losses are balanced": (
         "loss_bal|ancing: famo",
-        ["#### loss balancing", "one value to minimise", "without it, their weighted sum"],
+        ["one value to minimise; without it, their weighted sum", f"* `famo`: {strategies.get('famo').summary}"],
     ),
     "a way to balance losses, of which the chosen one stands first": (
         "loss_balancing: fa|mo",
