@@ -64,7 +64,12 @@ class Loss(nn.Module, LogitsInputsMixin):
 
     def settings(self) -> dict[str, Any]:
         """The arguments of the constructor, by name: what `forward` passes on to the loss's function."""
-        return {name: getattr(self, name) for name in self._settings}
+        # Not by getattr, in which modules look for everything else first.
+        own, buffers = self.__dict__, self._buffers
+        return {
+            name: own[name] if name in own else buffers[name] if name in buffers else getattr(self, name)
+            for name in self._settings
+        }
 
     def extra_repr(self) -> str:
         return ", ".join(f"{name}={self._constants.get(name, value)!r}" for name, value in self.settings().items())

@@ -24,7 +24,8 @@ class ClassIdsLoss(AdditiveLoss, ClassAxisMixin):
         self.ignore_index = ignore_index
 
     def forward(self, logits: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
-        self.require_class_axis(logits, str(self.get_loss_inputs()))
+        if self.is_for_images:
+            self.require_class_axis(logits, str(self.get_loss_inputs()))
         return self.function(logits, targets, **self.settings(), class_axis=self.class_axis, normalizer=normalizer)
 
     def item_counts(self, *targets: Tensor, inputs: Sequence[Tensor] = (), **optional: Any) -> Tensor:

@@ -48,7 +48,7 @@ def kept(given: Any) -> Any:
         if given.numel() > _SMALL:
             return weakref.ref(given)
         return given.detach() if given.requires_grad else given
-    if isinstance(given, Mapping):
+    if type(given) is dict or isinstance(given, Mapping):
         return {key: kept(value) for key, value in given.items()}
     return given
 
