@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 
 
 def create_loss(
-    loss: str | Mapping[str, Any] | BaseLossConfig, *, feature_type: str | None = None, **settings: Any
+    loss: str | Mapping[str, Any] | BaseLossConfig | None = None, *, feature_type: str | None = None, **settings: Any
 ) -> nn.Module:
     """Builds one loss from its name and settings; those that are not given have their defaults.
 
     `type`, `weight`, `name` and `inputs` belong to the sum of losses: they are checked but never reach the loss.
 
     Args:
-        loss: the name of a loss, or a mapping with `type` and settings, or a config object.
+        loss: the name of a loss, or a mapping with `type` and settings, or a config object. Without it, `type` among
+            the settings is the name, as where a framework passes on what a config file says.
         feature_type: what the loss is for. It must support that, and a sequence's class axis is then the last one.
         **settings: the settings; where `loss` has them too, these count.
 
@@ -39,6 +40,8 @@ def create_loss(
     >>> create_loss("huber", delta=0.5)(torch.tensor([2.0]), torch.tensor([0.0]))
     tensor(0.8750)
     """
+    if loss is None and "type" in settings:
+        loss = {"type": settings.pop("type")}
     if isinstance(loss, BaseLossConfig):
         loss = {field.name: getattr(loss, field.name) for field in dataclasses.fields(loss)}
     elif isinstance(loss, str):
