@@ -16,7 +16,8 @@ from losskit.validation import Validation, load, plain
 if TYPE_CHECKING:
     from torch import nn
 
-    from losskit.modules.multi_task import MultiTaskLoss, Term
+    from losskit.modules.lookup import Term
+    from losskit.modules.multi_task import MultiTaskLoss
 
 
 def create_loss(
@@ -95,7 +96,7 @@ def module_of(config: BaseLossConfig, feature: FeatureContext, entry: LossEntry 
 
 def term_of(entry: LossEntry, config: BaseLossConfig, feature: str | None, module: nn.Module) -> Term:
     """The part that one loss is of the sum of all losses."""
-    from losskit.modules.multi_task import Term
+    from losskit.modules.lookup import Term
 
     return Term(
         feature,

@@ -67,7 +67,6 @@ MISTAKES = {
         lambda p, t: p.pop("price"),
         "price/huber: the predictions of the feature 'price' are missing",
     ),
-    "missing target": (lambda p, t: t.pop("species"), "the targets of the feature 'species' are missing"),
     "superfluous prediction": (lambda p, t: p.update(prize=p["price"]), "predictions hold 'prize', but the features"),
     "superfluous target": (lambda p, t: t.update(caption=p["price"]), "targets hold 'caption', but the features"),
     "missing role": (

@@ -92,6 +92,10 @@ class AdditiveLoss(Loss):
 
     # What the mean of a batch divides by at least.
     least_count: float = 0
+    # What stands for the target of an item that does not count.
+    harmless_target: ClassVar[int] = 0
+    # Whether targets may be class ids.
+    takes_ids = False
 
     def count(self, *targets: Tensor, inputs: Sequence[Tensor] = (), **optional: Any) -> Tensor:
         """How many items, or which sum of weights, the mean divides by."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,6 +39,20 @@ def debug(enabled: bool = True) -> Iterator[None]:
 def debugging() -> bool:
     """Whether checks that read whole float tensors are switched on."""
     return _debugging and not torch.compiler.is_compiling()
+
+
+def watched(tensor: Any, name: str, key: str) -> Any:
+    """The tensor, whose gradient is refused in the backward pass where it is not finite."""
+    if not isinstance(tensor, Tensor) or not tensor.requires_grad:
+        return tensor
+    view = tensor.view_as(tensor)
+
+    def look(gradient: Tensor) -> None:
+        message = f"{key}: the gradient of the loss for its {name} is not finite"
+        _require_all(gradient.isfinite(), gradient, message)
+
+    view.register_hook(look)  # type: ignore[no-untyped-call]
+    return view
 
 
 def require(condition: Tensor, message: Callable[[], str], short: str) -> None:

@@ -17,6 +17,7 @@ class ClassIdsLoss(AdditiveLoss, ClassAxisMixin):
     """
 
     function: ClassVar[Callable[..., Tensor]]
+    takes_ids = True
 
     def __init__(self, *, ignore_index: int | None = -100, reduction: str = "mean") -> None:
         super().__init__(reduction=reduction)

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from losskit.constants import CATEGORY, CATEGORY_DISTRIBUTION, IMAGE, SEQUENCE, TEXT, VECTOR
+from losskit.modules import sharing
 from losskit.modules.class_ids import ClassIdsLoss, counts_of_ids
 from losskit.modules.reduction import masked, reduce, reduce_sum
 from losskit.modules.shapes import Classes, along, class_constant, read_classes
@@ -47,9 +48,13 @@ def softmax_cross_entropy_loss(
         label_distributions = (torch.as_tensor(class_similarities) / class_similarities_temperature).softmax(-1)
     extras = label_smoothing or robust_lambda or confidence_penalty or label_distributions is not None
     if given.are_ids and not extras and reduction in ("mean", "sum"):
-        total = summed_by_torch(F.cross_entropy, given, weights)
+        if sharing.is_sharing():
+            log_probabilities = sharing.log_softmax(given.logits, given.axis)
+            total = summed_by_torch(F.nll_loss, given._replace(logits=log_probabilities), weights)
+        else:
+            total = summed_by_torch(F.cross_entropy, given, weights)
         return reduce_sum(total, reduction, count, normalizer)
-    log_probabilities = F.log_softmax(given.logits, given.axis)
+    log_probabilities = sharing.log_softmax(given.logits, given.axis)
     if given.are_ids and label_distributions is None:
         values = costs_of_ids(log_probabilities, given, weights, label_smoothing)
     else:

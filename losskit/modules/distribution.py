@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from losskit.constants import CATEGORY_DISTRIBUTION, LOG_PROBABILITIES, SET, VECTOR
-from losskit.modules import checking
+from losskit.modules import checking, sharing
 from losskit.modules.base import AdditiveLoss, ClassAxisMixin, Loss, RowsLoss
 from losskit.modules.batches import USUAL, Example, Sizes
 from losskit.modules.binary import finite_logits, read_labels
@@ -46,7 +46,7 @@ def kl_div_loss(
     _require_range(targets, "targets", log_target)
     if from_logits:
         require_last_axis(log_p, "(batch, classes)")
-        log_p = F.log_softmax(log_p, 0 if log_p.ndim == 1 else class_axis or 1)
+        log_p = sharing.log_softmax(log_p, 0 if log_p.ndim == 1 else class_axis or 1)
     else:
         _require_range(log_p, name, True)
     divergence = functools.partial(_divergence, log_p, targets, log_target=log_target)
@@ -230,7 +230,7 @@ def _softmax_divergence(logits: Tensor, scores: Tensor) -> tuple[Tensor, Tensor]
     """The divergence of each sample, and the sum of its scores."""
     totals = scores.sum(-1, keepdim=True)
     shares = scores / totals.masked_fill(totals == 0, 1)
-    return _divergence(F.log_softmax(logits, -1), shares).sum(-1), totals.squeeze(-1)
+    return _divergence(sharing.log_softmax(logits, -1), shares).sum(-1), totals.squeeze(-1)
 
 
 def _divergence_and_cross_entropy(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from losskit.constants import BINARY, CATEGORY, IMAGE, SEQUENCE, SET, TEXT
-from losskit.modules import checking
+from losskit.modules import checking, sharing
 from losskit.modules.base import AdditiveLoss, ClassAxisMixin
 from losskit.modules.binary import finite_logits
 from losskit.modules.class_ids import counts_of_ids
@@ -215,7 +215,7 @@ def _softmax_focal(
 ) -> Tensor:
     given = read_classes(logits, targets, axis=class_axis, ignore_index=ignore_index)
     axis = given.axis
-    log_p = F.log_softmax(given.logits, axis)
+    log_p = sharing.log_softmax(given.logits, axis)
     weights = class_constant(alpha, "alpha", given.logits, axis) if isinstance(alpha, Tensor) else None
     values = torch.zeros((), dtype=log_p.dtype, device=log_p.device)
     if given.are_ids:

@@ -84,6 +84,8 @@ class LinearCrossEntropyLoss(AdditiveLoss):
 
     class_weights: Tensor | None
 
+    takes_ids = True
+
     def __init__(
         self,
         *,
@@ -231,6 +233,8 @@ class AdaptiveLogSoftmaxLoss(AdditiveLoss):
     >>> loss(torch.zeros(1, 8), torch.tensor([0]))  # one of three classes and a cluster: log 4
     tensor(1.3863, grad_fn=<DivBackward0>)
     """
+
+    takes_ids = True
 
     def __init__(
         self,

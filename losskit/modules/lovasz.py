@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from losskit.constants import IMAGE
-from losskit.modules import checking
+from losskit.modules import checking, sharing
 from losskit.modules.base import Loss
 from losskit.modules.reduction import check_reduction, reduce
 from losskit.modules.shapes import floating, read_classes, require_alike
@@ -36,7 +36,7 @@ def lovasz_softmax_loss(
         )
     num_classes = given.logits.shape[1]
     # (images, classes, pixels), or (1, classes, all pixels)
-    probabilities = given.logits.softmax(1).unsqueeze(-1).flatten(2)
+    probabilities = sharing.softmax(given.logits, 1).unsqueeze(-1).flatten(2)
     ids = given.targets.unsqueeze(-1).flatten(1).unsqueeze(1)
     valid = torch.ones_like(ids, dtype=torch.bool)
     if given.valid is not None:

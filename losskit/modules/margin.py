@@ -208,6 +208,8 @@ class MultiMarginLoss(AdditiveLoss):
 
     class_weights: Tensor | None
 
+    takes_ids = True
+
     def __init__(
         self,
         *,

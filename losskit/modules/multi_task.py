@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from losskit.constants import EVERYTHING, LOGITS, MMF_KEYS, TARGETS
+from losskit.modules import checking, sharing
+from losskit.modules.base import AdditiveLoss
+from losskit.modules.item_weights import weighted, weighted_count, weights_of
+from losskit.modules.lookup import Given, Lookup, Term
+from losskit.modules.reduction import divide
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
-class Term(NamedTuple):
-    """One loss of one feature, and where its inputs come from. `feature` is None for a loss without a feature."""
-
-    feature: str | None
-    name: str
-    module: nn.Module
-    inputs: Sequence[str] = (LOGITS,)
-    targets: Sequence[str] = (TARGETS,)
-    optional_inputs: Sequence[str] = ()
-    optional_targets: Sequence[str] = ()
-    weight: float = 1.0
-    renamed: Mapping[str, str] = {}
+# What a loss does when the batch is cut into parts: it is a sum over a count, a sum, or neither.
+MEAN, SUM, NEITHER = "mean", "sum", "neither"
+# The errors that are told with the name of the loss. Others, such as running out of memory, stay as they are: what
+# handles them looks at their type.
+_TOLD = (AttributeError, TypeError, ValueError, IndexError, RuntimeError)
 
 
 class LossOutput(NamedTuple):
@@ -30,6 +30,19 @@ class LossOutput(NamedTuple):
 
     total: Tensor
     parts: dict[str, Tensor]
+
+
+class _Plan(NamedTuple):
+    """What does not change about a loss from batch to batch."""
+
+    key: str
+    feature: str | None
+    lookup: Lookup
+    weight: float
+    schedule: int | None  # the place of its weight among those that change
+    kind: str  # one of MEAN, SUM and NEITHER
+    is_masked: bool  # whether labels that are NaN are missing
+    shares: bool  # whether another loss of the feature may need the same softmax
 
 
 class MultiTaskLoss(nn.Module):
@@ -41,197 +54,308 @@ class MultiTaskLoss(nn.Module):
     (tensor(1.5000), {'price/huber': tensor(1.5000)})
     """
 
-    def __init__(self, terms: Sequence[Term]) -> None:
+    num_steps: Tensor
+    scheduled_weights: Tensor
+
+    def __init__(self, terms: Sequence[Term], *, balancing: nn.Module | None = None) -> None:
         super().__init__()
         # A list, for ModuleDict refuses names such as "type" or "a.b".
         self.losses = nn.ModuleList(term.module for term in terms)
+        self.balancing = balancing
         self.keys = _distinct([term.name if term.feature is None else f"{term.feature}/{term.name}" for term in terms])
-        self._terms = [term._replace(module=None) for term in terms]  # type: ignore[arg-type]
         self._features = list(dict.fromkeys(term.feature for term in terms))
-        self._references = {
-            "predictions": [key for t in terms for key in _references(t, (*t.inputs, *t.optional_inputs))],
-            "targets": [key for t in terms for key in _references(t, (*t.targets, *t.optional_targets))],
+        self._schedules = [term.weight for term in terms if not isinstance(term.weight, (int, float))]
+        self._step = 0
+        if self._schedules:
+            # Saved as a tensor, for there are formats of checkpoints that hold nothing else.
+            self.register_buffer("num_steps", torch.zeros((), dtype=torch.long))
+            weights = torch.tensor([schedule.at(0) for schedule in self._schedules])
+            self.register_buffer("scheduled_weights", weights, persistent=False)
+        self._plans = self._planned(terms)
+        self._known = {
+            side: {*self._features}.union(*(plan.lookup.references(side) for plan in self._plans))
+            for side in ("predictions", "targets")
         }
 
-    def forward(self, predictions: Any, targets: Any = None) -> LossOutput:
+    def _planned(self, terms: Sequence[Term]) -> list[_Plan]:
+        places = iter(range(len(self._schedules)))
+        of_feature = [term.feature for term in terms]
+        return [
+            _Plan(
+                key,
+                term.feature,
+                Lookup(term),
+                term.weight if isinstance(term.weight, (int, float)) else 1.0,
+                None if isinstance(term.weight, (int, float)) else next(places),
+                _kind(term.module),
+                term.missing,
+                of_feature.count(term.feature) > 1,
+            )
+            for key, term in zip(self.keys, terms, strict=True)
+        ]
+
+    # One batch
+
+    def forward(
+        self,
+        predictions: Any,
+        targets: Any = None,
+        normalizers: Mapping[str, Tensor | float] | None = None,
+        *,
+        shared: Tensor | Iterable[Tensor] | None = None,
+    ) -> LossOutput:
         """Computes all losses.
 
         Args:
             predictions: for each feature a tensor, or a mapping from which the loss takes its inputs (`logits` unless
                 it says otherwise). Where the config is a list of losses without a feature, such a tensor or mapping
                 itself, in which MMF's names, such as `scores`, will do.
-            targets: likewise; a feature may be missing whose losses take no targets.
+            targets: likewise. Beside the targets a mapping may hold a `mask`, which says which items count, and
+                `sample_weight`, how much; their shape is that of the items, or of their first axes. A feature without
+                targets contributes nothing, 0 among the parts, if its losses take any.
+            normalizers: what to divide losses by in place of their own counts, by their keys in `parts`, such as the
+                counts of a whole batch of which this is a part (see `losskit.distributed.counts`). What is a sum, or no
+                mean over items, is divided by it too.
+            shared: tensors that all tasks have in common, such as the output of the encoder, for balancing by
+                gradients; without them, the parameters that were given to `share`.
 
         Raises:
-            ValueError: a feature, or an input of a loss, is missing; there is a feature that the config does not have;
-                or a loss refuses its inputs.
+            ValueError: an input of a loss is missing; there is a feature that the config does not have; or a loss
+                refuses its inputs.
             TypeError: predictions or targets are no mapping, or a loss refuses the dtype of its inputs.
+        """
+        predictions, targets = self._checked(predictions, targets)
+        if normalizers is not None:
+            self._check_normalizers(normalizers)
+        values: list[Tensor] = []
+        present: list[bool] = []
+        parts: dict[str, Tensor] = {}
+        plan: _Plan | None = None
+        try:
+            for plan, loss in zip(self._plans, self.losses, strict=True):
+                normalizer = None if normalizers is None else normalizers.get(plan.key)
+                value = self._value(plan, loss, predictions, targets, normalizer)
+                present.append(value is not None)
+                if value is None:
+                    value = _nothing(predictions.get(plan.feature), loss)
+                if isinstance(value, Tensor) and not value.dim():
+                    parts[plan.key] = value.detach()
+                else:
+                    value = _sum_of_parts(plan.key, value, parts)
+                values.append(value)
+        except _TOLD as error:
+            if plan is None or type(error) not in _TOLD:
+                raise
+            raise type(error)(f"{plan.key}: {error}") from error
+        finally:
+            sharing.forget()
+        total = self._total(values, present, shared, normalizers)
+        return LossOutput(total, parts)
+
+    def _checked(self, predictions: Any, targets: Any) -> tuple[Mapping[Any, Any], Mapping[Any, Any]]:
+        if self._features == [None]:
+            return {None: predictions}, {None: targets}
+        if targets is None:
+            plan = next((plan for plan in self._plans if plan.lookup.targets not in ((), ("*",))), None)
+            if plan is not None:
+                raise ValueError(f"{plan.key}: the targets are missing")
+            targets = {}
+        for side, given in (("predictions", predictions), ("targets", targets)):
+            if not isinstance(given, Mapping):
+                raise TypeError(f"{side} must be a mapping from feature to tensor, got {type(given).__name__}")
+            if not given.keys() <= self._known[side]:
+                unknown = next(feature for feature in given if feature not in self._known[side])
+                names = ", ".join(repr(name) for name in self._features)
+                raise ValueError(f"{side} hold {unknown!r}, but the features of the config are {names}")
+        return predictions, targets
+
+    def _check_normalizers(self, normalizers: Mapping[str, Any]) -> None:
+        for key in normalizers:
+            if key not in self.keys:
+                raise ValueError(f"normalizers hold {key!r}, but the losses are {', '.join(map(repr, self.keys))}")
+
+    def _value(
+        self,
+        plan: _Plan,
+        loss: nn.Module,
+        predictions: Mapping[Any, Any],
+        targets: Mapping[Any, Any],
+        normalizer: Tensor | float | None,
+    ) -> Any:
+        """What a loss returns; None for a feature that the batch says nothing about."""
+        feature, lookup = plan.feature, plan.lookup
+        prediction, target = predictions.get(feature), targets.get(feature)
+        if plan.shares:
+            sharing.remember(feature)
+        if lookup.is_plain and isinstance(prediction, Tensor) and isinstance(target, Tensor):
+            given, items = Given([prediction], [target], {}), None
+        else:
+            if feature is not None and lookup.is_absent(predictions, targets):
+                return None
+            given, items = lookup.find(predictions, targets), weights_of(lookup, targets, plan.is_masked)
+        if checking.debugging():
+            given = given.watched(plan.key, lookup)
+        if plan.is_masked or (items is not None and not items.says_nothing):
+            items = items or weights_of(lookup, targets, plan.is_masked)
+            value = weighted(loss, lookup, given, items, normalizer if plan.kind is MEAN else None)
+        elif normalizer is not None and plan.kind is MEAN:
+            return loss(*given.inputs, *given.targets, **given.optional, normalizer=normalizer)
+        else:
+            value = loss(*given.inputs, *given.targets, **given.optional)
+        return value if normalizer is None or plan.kind is MEAN else _divided(value, normalizer)
+
+    def _total(
+        self,
+        values: list[Tensor],
+        present: list[bool],
+        shared: Tensor | Iterable[Tensor] | None,
+        normalizers: Mapping[str, Any] | None,
+    ) -> Tensor:
+        total: Tensor | None = None
+        for plan, value in zip(self._plans, values, strict=True):
+            weight: Tensor | float = plan.weight
+            if plan.schedule is not None:
+                weight = self.scheduled_weights[plan.schedule]
+            weighed = value if plan.schedule is None and plan.weight == 1 else value * weight
+            total = weighed if total is None else total + weighed
+        return torch.zeros(()) if total is None else total
+
+    # Parts of a batch
+
+    def counts(self, targets: Any, predictions: Any = None) -> dict[str, Tensor]:
+        """What each loss that is a mean over items divides by for a batch, by its key in `parts`.
+
+        Args:
+            targets: as `forward` takes them.
+            predictions: likewise; only losses without targets, such as triplet_margin, need them.
+
+        Returns:
+            One number for each loss that is a sum over a count, 0 where the batch says nothing about its feature.
+            Counts of parts of a batch add up to that of the whole.
+
+        Raises:
+            TypeError: a count does not follow from what is given.
         """
         if self._features == [None]:
             predictions, targets = {None: predictions}, {None: targets}
-        else:
-            targets = {} if targets is None else targets
-            self._check_features("predictions", predictions)
-            self._check_features("targets", targets)
-        total: Tensor | None = None
-        parts: dict[str, Tensor] = {}
-        for term, key, loss in zip(self._terms, self.keys, self.losses, strict=True):
-            inputs = [_input(term, key, role, predictions) for role in term.inputs]
-            inputs += [_target(term, key, name, targets) for name in term.targets]
-            value = _called(key, loss, inputs, _optional(term, key, predictions, targets))
-            if isinstance(value, Mapping) and value:
-                for name, part in value.items():
-                    parts[f"{key}/{name}"] = _scalar(f"{key}/{name}", part).detach()
-                value = sum(value.values())
-            else:
-                parts[key] = _scalar(key, value).detach()
-            weighted = value if term.weight == 1 else term.weight * value
-            total = weighted if total is None else total + weighted
-        return LossOutput(torch.zeros(()) if total is None else total, parts)
+        predictions, targets = predictions or {}, targets or {}
+        found = {}
+        for plan, loss in zip(self._plans, self.losses, strict=True):
+            if plan.kind is not MEAN:
+                continue
+            try:
+                found[plan.key] = self._count(plan, loss, predictions, targets)
+            except _TOLD as error:
+                raise type(error)(f"{plan.key}: {error}") from error
+        return found
 
-    def _check_features(self, what: str, given: Any) -> None:
-        if not isinstance(given, Mapping):
-            raise TypeError(f"{what} must be a mapping from feature to tensor, got {type(given).__name__}")
-        for feature in given:
-            is_referred_to = any(key.startswith(f"{feature}.") for key in self._references[what])
-            if feature not in self._features and not is_referred_to:
-                names = ", ".join(repr(name) for name in self._features)
-                raise ValueError(f"{what} hold {feature!r}, but the features of the config are {names}")
+    def _count(self, plan: _Plan, loss: Any, predictions: Mapping[Any, Any], targets: Mapping[Any, Any]) -> Tensor:
+        lookup = plan.lookup
+        if lookup.targets and lookup.is_absent(predictions, targets):
+            return torch.zeros((), dtype=torch.long)
+        given = lookup.find_targets(targets)
+        if not lookup.is_absent_from(predictions):
+            given = given._replace(inputs=lookup.find_inputs(predictions))
+        items = weights_of(lookup, targets, plan.is_masked)
+        if isinstance(loss, AdditiveLoss):
+            return weighted_count(loss, lookup, given, items)
+        count: Tensor = loss.count(*given.targets, **given.optional)
+        return count
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """What each loss does when a batch is cut into parts: `mean` over items, `sum`, or `neither`."""
+        return {plan.key: plan.kind for plan in self._plans}
+
+    @property
+    def least_counts(self) -> dict[str, float]:
+        """What each mean divides by at least."""
+        pairs = zip(self._plans, self.losses, strict=True)
+        return {plan.key: getattr(loss, "least_count", 0) for plan, loss in pairs if plan.kind is MEAN}
+
+    # From step to step
+
+    def step(self) -> None:
+        """Tells the criterion that the optimizer has done a step, with which weights and balancing may change."""
+        self._step += 1
+        if self._schedules:
+            self.num_steps.fill_(self._step)
+            self._set_weights()
+        if self.balancing is not None:
+            self.balancing.step()  # type: ignore[operator]
+
+    def _set_weights(self) -> None:
+        weights = [schedule.at(self._step) for schedule in self._schedules]
+        self.scheduled_weights.copy_(torch.tensor(weights))
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """The weight of each loss at this step."""
+        return {
+            plan.key: plan.weight if plan.schedule is None else self._schedules[plan.schedule].at(self._step)
+            for plan in self._plans
+        }
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if self._schedules and f"{prefix}num_steps" in state_dict:
+            self._step = int(self.num_steps)
+            self._set_weights()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self._schedules:
+            # `.half()` would round them.
+            self.scheduled_weights = self.scheduled_weights.float()
+            self._set_weights()
+        return self
 
     def extra_repr(self) -> str:
-        return "\n".join(
-            f"({i}): {key}, weight {t.weight:g}" for i, (key, t) in enumerate(zip(self.keys, self._terms, strict=True))
-        )
+        weights = self.weights
+        return "\n".join(f"({index}): {key}, weight {weights[key]:g}" for index, key in enumerate(self.keys))
 
 
-def _references(term: Term, roles: Sequence[str]) -> list[str]:
-    """What `inputs` says of these roles, where it leads to another feature."""
-    return [term.renamed[role] for role in roles if "." in term.renamed.get(role, "")]
+def _kind(loss: nn.Module) -> str:
+    """What a loss does when a batch is cut into parts."""
+    if isinstance(loss, AdditiveLoss):
+        return SUM if loss.reduction == "sum" else MEAN
+    parameters = inspect.signature(loss.forward).parameters
+    if "normalizer" in parameters and callable(getattr(loss, "count", None)):
+        return MEAN
+    return NEITHER
 
 
-def _input(term: Term, key: str, role: str, predictions: Mapping[Any, Any]) -> Any:
-    """What the predictions hold for a role of a loss."""
-    given = predictions.get(term.feature)
-    name = term.renamed.get(role, role)
-    if role == EVERYTHING and given is not None:
-        return given
-    if role in term.renamed:
-        found = _look_up(term, name, predictions, LOGITS)
-        if found is not None:
-            return found
-    elif isinstance(given, Mapping):
-        found = _own(term, given, role)
-        if found is not None:
-            return found
-    elif given is not None and len(term.inputs) == 1:
-        return given
-    if given is None and role not in term.renamed:
-        raise ValueError(f"{key}: the predictions{_of(term.feature, 'the feature ')} are missing")
-    message = f"{key}: nothing fills its input {role!r}"
-    if role in term.renamed:
-        message += f" (`inputs` says {name!r})"
-    message += f"; the predictions{_of(term.feature)} are {_contents(given)}"
-    other, dot, _ = name.partition(".")
-    if role in term.renamed and dot:
-        message += f", and those of {other!r} are {_contents(predictions.get(other))}"
-    raise ValueError(message)
+def _nothing(prediction: Any, loss: nn.Module) -> Tensor:
+    """0, with a gradient of 0 for all that the loss would have used: data parallelism waits for each parameter's."""
+    found = list(prediction.values()) if isinstance(prediction, Mapping) else [prediction]
+    tensors = [x for x in (*found, *loss.parameters()) if isinstance(x, Tensor) and x.is_floating_point()]
+    if not tensors:
+        return torch.zeros(())
+    # Of no elements, since 0 times infinity is NaN.
+    return torch.stack([x.reshape(-1)[:0].sum().float() for x in tensors]).sum()
 
 
-def _own(term: Term, given: Any, role: str) -> Any:
-    """What the feature's mapping holds for a role, in a list of losses without a feature also under MMF's name."""
-    if isinstance(given, Mapping):
-        for name in (role, *(MMF_KEYS.get(role, ()) if term.feature is None else ())):
-            if name in given:
-                return given[name]
-    return None
+def _sum_of_parts(key: str, value: Any, parts: dict[str, Tensor]) -> Tensor:
+    """The sum of a loss that has several parts, which are told one by one."""
+    if not isinstance(value, Mapping) or not value:
+        raise TypeError(_no_scalar(value))
+    for name, part in value.items():
+        if not isinstance(part, Tensor) or part.dim():
+            raise TypeError(f"{name!r}: {_no_scalar(part)}")
+        parts[f"{key}/{name}"] = part.detach()
+    total: Tensor = sum(value.values())  # type: ignore[assignment]
+    return total
 
 
-def _look_up(term: Term, name: str, found_in: Mapping[Any, Any], default_key: str) -> Any:
-    """The key `name` of the feature, or `feature.key` of another, of which a lone tensor is the default key."""
-    own = found_in.get(term.feature)
-    if isinstance(own, Mapping) and name in own:
-        return own[name]
-    # The feature's own name may have dots too, so every way to cut is tried.
-    parts = name.split(".")
-    for cut in range(1, len(parts)):
-        other, inner = found_in.get(".".join(parts[:cut])), ".".join(parts[cut:])
-        if isinstance(other, Mapping) and inner in other:
-            return other[inner]
-        if isinstance(other, Tensor) and inner == default_key:
-            return other
-    return None
+def _no_scalar(value: Any) -> str:
+    found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+    return f"the loss returned {found}, but a scalar tensor is needed to minimise it"
 
 
-def _target(term: Term, key: str, name: str, targets: Mapping[Any, Any]) -> Any:
-    """What the targets hold for a loss under `name`."""
-    given = targets.get(term.feature)
-    if name == EVERYTHING:
-        return {} if given is None else given
-    if name in term.renamed:
-        return _renamed_target(term, key, name, targets)
-    if given is None:
-        raise ValueError(f"{key}: the targets{_of(term.feature, 'the feature ')} are missing")
-    if isinstance(given, Mapping):
-        found = _own(term, given, name)
-        if found is not None:
-            return found
-    elif len(term.targets) == 1:
-        return given
-    raise ValueError(f"{key}: nothing fills its target {name!r}; the targets{_of(term.feature)} are {_contents(given)}")
-
-
-def _renamed_target(term: Term, key: str, name: str, targets: Mapping[Any, Any]) -> Any:
-    """What the targets hold for a role of which `inputs` says where it is."""
-    found = _look_up(term, term.renamed[name], targets, TARGETS)
-    if found is None:
-        given = _contents(targets.get(term.feature))
-        message = f"{key}: nothing fills its target {name!r} (`inputs` says {term.renamed[name]!r})"
-        raise ValueError(f"{message}; the targets{_of(term.feature)} are {given}")
-    return found
-
-
-def _optional(term: Term, key: str, predictions: Mapping[Any, Any], targets: Mapping[Any, Any]) -> dict[str, Any]:
-    """What there is of what the loss takes where it is there; what `inputs` names must be there."""
-    found = {}
-    for role in term.optional_inputs:
-        if role in term.renamed or _own(term, predictions.get(term.feature), role) is not None:
-            found[role] = _input(term, key, role, predictions)
-    for name in term.optional_targets:
-        given = targets.get(term.feature)
-        value = given if isinstance(given, Tensor) and name == TARGETS else _own(term, given, name)
-        if name in term.renamed:
-            value = _renamed_target(term, key, name, targets)
-        if value is not None:
-            found[name] = value
-    return found
-
-
-def _of(feature: str | None, noun: str = "") -> str:
-    return "" if feature is None else f" of {noun}{feature!r}"
-
-
-def _called(key: str, loss: nn.Module, inputs: list[Any], optional: dict[str, Any]) -> Any:
-    if torch.compiler.is_compiling():
-        return loss(*inputs, **optional)
-    try:
-        return loss(*inputs, **optional)
-    except (AttributeError, TypeError, ValueError, IndexError, RuntimeError) as error:
-        if type(error) not in (AttributeError, TypeError, ValueError, IndexError, RuntimeError):
-            raise  # such as running out of memory: what handles it looks at the type
-        raise type(error)(f"{key}: {error}") from error
-
-
-def _scalar(key: str, value: Any) -> Tensor:
-    if not isinstance(value, Tensor) or value.dim() != 0:
-        found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-        raise TypeError(f"{key}: the loss returned {found}, but a scalar tensor is needed to minimise it")
-    return value
-
-
-def _contents(given: Any) -> str:
-    if given is None:
-        return "missing"
-    return "a mapping with " + ", ".join(map(repr, given)) if isinstance(given, Mapping) else "a single tensor"
+def _divided(value: Any, normalizer: Tensor | float) -> Any:
+    if isinstance(value, Mapping):
+        return {name: divide(part, normalizer) for name, part in value.items()}
+    return divide(value, normalizer)
 
 
 def _distinct(names: list[str]) -> list[str]:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from losskit.constants import BINARY, CATEGORY
-from losskit.modules import checking
+from losskit.modules import checking, sharing
 from losskit.modules.base import AdditiveLoss
 from losskit.modules.binary import finite_logits
 from losskit.modules.reduction import reduce
@@ -162,7 +162,7 @@ def _entropic(
             f"targets {tuple(targets.shape)} are probabilities, but the class of each sample must be known: give class "
             f"ids {tuple(logits.shape[:1] + logits.shape[2:])}"
         )
-    log_probabilities = F.log_softmax(given.logits, given.axis)
+    log_probabilities = sharing.log_softmax(given.logits, given.axis)
     values = -log_probabilities.gather(given.axis, given.targets.unsqueeze(given.axis)).squeeze(given.axis)
     if given.valid is None:
         return values, torch.ones_like(values, dtype=torch.bool)

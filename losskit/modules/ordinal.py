@@ -53,6 +53,8 @@ class CornLoss(AdditiveLoss):
     tensor(0.4100)
     """
 
+    takes_ids = True
+
     def __init__(self, *, num_classes: int | None = None, reduction: str = "mean") -> None:
         super().__init__(reduction=reduction)
         self.num_classes = num_classes

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from losskit.constants import CATEGORY, IMAGE
+from losskit.modules import sharing
 from losskit.modules.class_ids import ClassIdsLoss
 from losskit.modules.classification import costs_of_distributions, costs_of_ids
 from losskit.modules.reduction import masked, reduce
@@ -30,7 +30,7 @@ def poly_loss(
     """See `PolyLoss`."""
     given = read_classes(logits, targets, axis=class_axis, ignore_index=ignore_index)
     axis = given.axis
-    log_probabilities = F.log_softmax(given.logits, axis)
+    log_probabilities = sharing.log_softmax(given.logits, axis)
     if given.are_ids:
         values = costs_of_ids(log_probabilities, given, None, label_smoothing)
         # 1 - p loses the digits of a p near 1.

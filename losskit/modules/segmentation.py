@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from losskit.constants import IMAGE
-from losskit.modules import checking
+from losskit.modules import checking, sharing
 from losskit.modules.base import Loss
 from losskit.modules.reduction import check_reduction, reduce
 from losskit.modules.shapes import alike, class_constant, read_classes
@@ -131,8 +131,15 @@ def _kept_classes(num_classes: int, classes: str | Sequence[int], include_backgr
     return kept
 
 
+def _one_hot(ids: Tensor, logits: Tensor) -> Tensor:
+    """1 for the class of each pixel, `(batch, classes, pixels)`."""
+    zeros = torch.zeros_like(logits, requires_grad=False).unsqueeze(-1).flatten(2)
+    return zeros.scatter(1, ids.unsqueeze(-1).flatten(1).unsqueeze(1), 1.0)
+
+
 def _regions(logits: Tensor, targets: Tensor, activation: str, ignore_index: int | None) -> tuple[Tensor, Tensor]:
     """Probabilities and masks `(batch, classes, pixels)`, both 0 where the target is ignored."""
+    given = None
     if isinstance(logits, Tensor) and isinstance(targets, Tensor) and logits.shape == targets.shape:
         scores, masks = alike(logits, targets, ("logits", "targets"))
         # Without a class axis, there is one region.
@@ -148,8 +155,7 @@ def _regions(logits: Tensor, targets: Tensor, activation: str, ignore_index: int
     else:
         given = read_classes(logits, targets, axis=1, ignore_index=ignore_index)
         scores = given.logits.unsqueeze(-1).flatten(2)
-        ids = given.targets.unsqueeze(-1).flatten(1)
-        masks = torch.zeros_like(scores).scatter(1, ids.unsqueeze(1), 1.0)
+        masks = sharing.once(_one_hot, (given.targets, given.logits))
         valid = None if given.valid is None else given.valid.unsqueeze(-1).flatten(1).unsqueeze(1)
         masks = masks if valid is None else masks * valid
         activation = "softmax" if activation == "auto" else activation
@@ -157,5 +163,8 @@ def _regions(logits: Tensor, targets: Tensor, activation: str, ignore_index: int
         checking.require_between(scores, "logits", 0, 1)
         probabilities = scores
     else:
-        probabilities = scores.softmax(1) if activation == "softmax" else scores.sigmoid()
+        # Before the pixels are laid out in a row, as other losses of the feature have them.
+        all_scores = given.logits if given is not None else scores
+        found = sharing.softmax(all_scores, 1) if activation == "softmax" else all_scores.sigmoid()
+        probabilities = found.unsqueeze(-1).flatten(2) if given is not None else found
     return probabilities if valid is None else probabilities * valid, masks

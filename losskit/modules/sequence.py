@@ -75,6 +75,9 @@ class SequenceSoftmaxCrossEntropyLoss(SoftmaxCrossEntropyLoss):
     tensor(0.2395)
     """
 
+    # Not any class, which would be the first of its kind, or that of a next step.
+    harmless_target = NEVER_A_CLASS
+
     def __init__(
         self,
         *,
@@ -217,6 +220,9 @@ class CaptionCrossEntropyLoss(AdditiveLoss):
     >>> CaptionCrossEntropyLoss()(logits, ids, lengths=torch.tensor([2]))
     tensor(0.2395)
     """
+
+    takes_ids = True
+    harmless_target = NEVER_A_CLASS
 
     def __init__(self, *, ignore_index: int | None = -100, reduction: str = "mean") -> None:
         super().__init__(reduction=reduction)

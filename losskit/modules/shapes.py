@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from losskit.modules import checking
+from losskit.modules import checking, sharing
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -25,7 +25,7 @@ def floating(tensor: Tensor, name: str, *, may_mask: bool = False) -> Tensor:
     if not tensor.is_floating_point():
         raise TypeError(f"{name} are {_dtype(tensor)}, but must be floating-point numbers; use {name}.float()")
     checking.require_finite(tensor, name, may_mask=may_mask)
-    return tensor.float() if tensor.dtype in _HALF else tensor
+    return sharing.once(Tensor.float, (tensor,)) if tensor.dtype in _HALF else tensor
 
 
 def without_autocast(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
@@ -134,6 +134,11 @@ def read_classes(
         TypeError: the logits are no floating-point numbers, or class ids are.
         ValueError: the shapes do not fit, or an id is out of range.
     """
+    found: Classes = sharing.once(_read_classes, (logits, targets), axis, ignore_index, name)
+    return found
+
+
+def _read_classes(logits: Tensor, targets: Tensor, axis: int | None, ignore_index: int | None, name: str) -> Classes:
     logits = floating(logits, name, may_mask=True)
     require_tensor(targets, "targets")
     if logits.ndim == 0:

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from losskit.constants import CATEGORY, CATEGORY_DISTRIBUTION, IMAGE, SEQUENCE, SET, TEXT
-from losskit.modules import checking
+from losskit.modules import checking, sharing
 from losskit.modules.base import ScoresLoss
 from losskit.modules.class_ids import ClassIdsLoss, counts_of_ids
 from losskit.modules.classification import (
@@ -48,7 +47,7 @@ def soft_label_cross_entropy_loss(
     totals = labels.sum(1, keepdim=True)
     if normalize_targets:
         labels = labels / torch.where(totals == 0, torch.ones_like(totals), totals)
-    values = costs_of_distributions(F.log_softmax(logits, 1), Classes(logits, labels, 1, False, None))
+    values = costs_of_distributions(sharing.log_softmax(logits, 1), Classes(logits, labels, 1, False, None))
     return reduce(values, reduction, count=(totals != 0).sum(), normalizer=normalizer)
 
 
@@ -128,7 +127,7 @@ def label_smoothing_cross_entropy_loss(
             reduction=reduction,
             normalizer=normalizer,
         )
-    log_probabilities = F.log_softmax(given.logits, given.axis)
+    log_probabilities = sharing.log_softmax(given.logits, given.axis)
     values = costs_of_ids(log_probabilities, given, None, label_smoothing, to_others=spread == "others")
     return reduce(masked(values, given.valid), reduction, count=given.num_items(), normalizer=normalizer)
 
