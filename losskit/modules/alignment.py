@@ -108,6 +108,8 @@ class CtcLoss(AdditiveLoss):
         self.from_logits = from_logits
         self.layout = layout
         self.padding_index = padding_index
+        self.sample_axis = 0 if layout == "batch_first" else 1
+        self.harmless_target = (blank == 0) * 1 if padding_index is None else padding_index
 
     @classmethod
     def get_optional_loss_inputs(cls) -> tuple[str, ...]:
@@ -138,6 +140,16 @@ class CtcLoss(AdditiveLoss):
     def item_counts(self, *targets: Tensor, inputs: Sequence[Tensor] = (), **optional: Any) -> Tensor:
         """1 for each sample, whatever its length."""
         return ones(targets[0].shape[:1], targets[0])
+
+    def item_values(self, *arguments: Any, **optional: Any) -> Tensor:
+        """The value of each sample, which for the mean is divided by its length."""
+        values = super().item_values(*arguments, **optional)
+        if self.reduction != "mean":
+            return values
+        lengths = optional.get("target_lengths")
+        if lengths is None:
+            _, lengths = _without_padding(arguments[1].long(), self.padding_index)
+        return values / lengths.to(values.device).clamp_min(1)
 
     @staticmethod
     def example_batch(feature_type: str, generator: torch.Generator, sizes: Sizes = USUAL) -> Example:

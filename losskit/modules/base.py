@@ -93,9 +93,11 @@ class AdditiveLoss(Loss):
     # What the mean of a batch divides by at least.
     least_count: float = 0
     # What stands for the target of an item that does not count.
-    harmless_target: ClassVar[int] = 0
+    harmless_target = 0
     # Whether targets may be class ids.
     takes_ids = False
+    # Along which axis of the inputs the samples lie.
+    sample_axis = 0
 
     def count(self, *targets: Tensor, inputs: Sequence[Tensor] = (), **optional: Any) -> Tensor:
         """How many items, or which sum of weights, the mean divides by."""
@@ -113,6 +115,15 @@ class AdditiveLoss(Loss):
         Shapes: that of the unreduced values, or their first axes. The arguments are those of `count`.
         """
         return ones(targets[0].shape, targets[0])
+
+    def item_values(self, *arguments: Any, **optional: Any) -> Tensor:
+        """One value for each item, of which the mean is the sum divided by the count; called as `forward` is."""
+        reduction, self.reduction = self.reduction, "none"
+        try:
+            values: Tensor = self(*arguments, **optional)
+            return values
+        finally:
+            self.reduction = reduction
 
     def item_weights(self, weights: Tensor) -> Tensor:
         """Weights of the targets' items as weights of the values, where a subclass has them elsewhere."""

@@ -64,14 +64,11 @@ def weighted(loss: nn.Module, lookup: Lookup, given: Given, items: ItemWeights, 
     if not isinstance(loss, AdditiveLoss):
         return _ignored(loss, given, items)
     prepared, weights = _prepared(loss, lookup, given, items)
-    reduction, loss.reduction = loss.reduction, "none"
-    try:
-        values = loss(*prepared.inputs, *prepared.targets, **prepared.optional)
-    finally:
-        loss.reduction = reduction
-    weights = _aligned(loss.item_weights(weights), values, loss).to(values.dtype)
-    total = torch.where(weights != 0, values * weights, torch.zeros_like(values)).sum()
-    if reduction == "sum":
+    values = loss.item_values(*prepared.inputs, *prepared.targets, **prepared.optional)
+    weights = loss.item_weights(weights)
+    factors = _aligned(weights, values, loss).to(values.dtype)
+    total = torch.where(factors != 0, values * factors, torch.zeros_like(values)).sum()
+    if loss.reduction == "sum":
         return total
     if normalizer is None:
         normalizer = _sum_of_counts(loss, lookup, prepared, weights)
@@ -107,25 +104,29 @@ def _item_counts(loss: AdditiveLoss, lookup: Lookup, given: Given) -> Tensor:
 def _sum_of_counts(loss: AdditiveLoss, lookup: Lookup, given: Given, weights: Tensor) -> Tensor:
     """The sum of the counts of all items in proportion to their weights."""
     counts = _item_counts(loss, lookup, given)
-    if counts.ndim < weights.ndim and counts.shape == weights.shape[: counts.ndim]:
-        # Values per question of an item, of which only the item has a weight.
-        weights = weights.flatten(counts.ndim).select(-1, 0) if weights.ndim > counts.ndim else weights
     return (counts * _aligned(weights, counts, loss)).sum()
 
 
 def _prepared(loss: AdditiveLoss, lookup: Lookup, given: Given, items: ItemWeights) -> tuple[Given, Tensor]:
     """What the loss is called with, harmless where an item does not count, and the weights of the items."""
     weights = _combined(loss, given, items)
-    valid = weights != 0
+    valid, has_value = weights != 0, loss.item_weights(weights) != 0
     inputs = [
-        _replaced(tensor, valid, loss, _HARMLESS.get(role, 0.0))
+        _replaced(tensor, has_value, loss, _HARMLESS.get(role, 0.0), loss.sample_axis)
         for role, tensor in zip(lookup.inputs, given.inputs, strict=False)
     ]
     targets = given.targets
+    optional = {
+        # Such as lengths, if it is samples that do not count.
+        name: _replaced(value, valid, loss, 0)
+        if name in lookup.optional_targets and value.ndim >= valid.ndim
+        else value
+        for name, value in given.optional.items()
+    }
     if items.missing and targets and _are_ids(given, loss):
         targets = [targets[0].nan_to_num(0).long()]
     targets = [_replaced(tensor, valid, loss, loss.harmless_target) for tensor in targets]
-    return given._replace(inputs=inputs, targets=targets), weights
+    return Given(inputs, targets, optional), weights
 
 
 def _combined(loss: AdditiveLoss, given: Given, items: ItemWeights) -> Tensor:
@@ -168,10 +169,12 @@ def _are_ids(given: Given, loss: AdditiveLoss) -> bool:
     return targets.ndim == 1 or targets.ndim == (2 if getattr(loss, "class_axis", 1) == -1 else 3)
 
 
-def _replaced(tensor: Any, valid: Tensor, loss: nn.Module, harmless: float) -> Any:
+def _replaced(tensor: Any, valid: Tensor, loss: nn.Module, harmless: float, sample_axis: int = 0) -> Any:
     """The tensor with a harmless number at items that do not count."""
     if not isinstance(tensor, Tensor):
         return tensor
+    if sample_axis:
+        return _replaced(tensor.movedim(sample_axis, 0), valid, loss, harmless).movedim(0, sample_axis)
     if harmless < 0:  # no id of a byte
         tensor = tensor.long()
     number = torch.full((), harmless, dtype=tensor.dtype, device=tensor.device)

@@ -238,20 +238,30 @@ class MultiTaskLoss(nn.Module):
         """
         if self._features == [None]:
             predictions, targets = {None: predictions}, {None: targets}
+        has_predictions = predictions is not None
         predictions, targets = predictions or {}, targets or {}
         found = {}
         for plan, loss in zip(self._plans, self.losses, strict=True):
             if plan.kind is not MEAN:
                 continue
             try:
-                found[plan.key] = self._count(plan, loss, predictions, targets)
+                found[plan.key] = self._count(plan, loss, predictions, targets, has_predictions)
             except _TOLD as error:
                 raise type(error)(f"{plan.key}: {error}") from error
         return found
 
-    def _count(self, plan: _Plan, loss: Any, predictions: Mapping[Any, Any], targets: Mapping[Any, Any]) -> Tensor:
+    def _count(
+        self,
+        plan: _Plan,
+        loss: Any,
+        predictions: Mapping[Any, Any],
+        targets: Mapping[Any, Any],
+        has_predictions: bool,
+    ) -> Tensor:
         lookup = plan.lookup
-        if lookup.targets and lookup.is_absent(predictions, targets):
+        if lookup.is_absent(predictions, targets) and targets.get(plan.feature) is None:
+            if not lookup.targets and not has_predictions:
+                raise TypeError("it takes no targets; its count needs the predictions, or a `mask` in the targets")
             return torch.zeros((), dtype=torch.long)
         given = lookup.find_targets(targets)
         if not lookup.is_absent_from(predictions):
