@@ -41,6 +41,13 @@ def create_loss(
     >>> create_loss("huber", delta=0.5)(torch.tensor([2.0]), torch.tensor([0.0]))
     tensor(0.8750)
     """
+    config = config_of_loss(loss, feature_type, settings)
+    require_torch("create_loss")
+    return module_of(config, FeatureContext(feature_type))
+
+
+def config_of_loss(loss: Any, feature_type: str | None, settings: dict[str, Any]) -> BaseLossConfig:
+    """What `create_loss` is given, checked and with its defaults."""
     if loss is None and "type" in settings:
         loss = {"type": settings.pop("type")}
     if isinstance(loss, BaseLossConfig):
@@ -52,10 +59,8 @@ def create_loss(
     if "type" in settings:
         raise TypeError("the loss is named by the first argument, and again by type=")
     source = plain({**loss, **settings})
-    validation = Validation(Document(source), loss_of=FeatureContext(feature_type))
-    (config,) = validation.config().features[0].losses
-    require_torch("create_loss")
-    return module_of(config, FeatureContext(feature_type))
+    (config,) = Validation(Document(source), loss_of=FeatureContext(feature_type)).config().features[0].losses
+    return config
 
 
 def build(
