@@ -63,9 +63,9 @@ class ComputeLoss:
         kinds = criterion.kinds
         if apart := [key for key in criterion.keys if kinds[key] == NEITHER]:
             raise ValueError(
-                f"{', '.join(apart)}: no mean over items; the Trainer adds up what the micro-batches of a step give, and "
-                "that is not what such a loss is for the whole batch. Take a loss that is a mean over items, or override "
-                "`Trainer.compute_loss` and train without accumulation"
+                f"{', '.join(apart)}: no mean over items; the Trainer adds up what the micro-batches of a step give, "
+                "and that is not what such a loss is for the whole batch. Take a loss that is a mean over items, or "
+                "override `Trainer.compute_loss` and train without accumulation"
             )
 
     def __call__(
