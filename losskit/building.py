@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from losskit.config import Document
 from losskit.registry import LossEntry, registry
 from losskit.schema.base import BaseLossConfig, FeatureContext, LossesConfig
+from losskit.schema.schedules import schedule_of
 from losskit.validation import Validation, load, plain
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ def build(
     for feature in config.features:
         for loss in feature.losses:
             entry = registry.get(loss.type, feature.type)
-            terms.append(term_of(entry, loss, feature.name, module_of(loss, feature.context, entry)))
+            module = module_of(loss, feature.context, entry)
+            terms.append(term_of(entry, loss, feature.name, module, missing=feature.missing == "mask"))
     return MultiTaskLoss(terms)
 
 
@@ -99,7 +101,9 @@ def module_of(config: BaseLossConfig, feature: FeatureContext, entry: LossEntry 
     return for_feature(entry.module.load()(**config.settings(feature)), feature.type)
 
 
-def term_of(entry: LossEntry, config: BaseLossConfig, feature: str | None, module: nn.Module) -> Term:
+def term_of(
+    entry: LossEntry, config: BaseLossConfig, feature: str | None, module: nn.Module, *, missing: bool = False
+) -> Term:
     """The part that one loss is of the sum of all losses."""
     from losskit.modules.lookup import Term
 
@@ -111,8 +115,9 @@ def term_of(entry: LossEntry, config: BaseLossConfig, feature: str | None, modul
         entry.targets,
         entry.optional_inputs,
         entry.optional_targets,
-        config.weight,
+        schedule_of(config.weight) if isinstance(config.weight, dict) else config.weight,
         config.inputs,
+        missing,
     )
 
 

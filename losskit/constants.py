@@ -56,12 +56,18 @@ MULTI = "multi"
 # Where a config holds its losses, and what it says of a feature.
 FEATURES_KEY = "output_features"
 LOSSES_KEY = "losses"
-FEATURE_KEYS = ("name", "type", "loss", "num_classes", "classes")
+FEATURE_KEYS = ("name", "type", "loss", "num_classes", "classes", "missing")
+# What `missing` of a feature may be: targets that are NaN are masked.
+MISSING = ("mask",)
 # Ludwig's, which are spelt like ours.
 FOREIGN_KEYS = ("input_features",)
 
 # What a config may say about a loss that is no argument of the loss.
 RESERVED = ("type", "weight", "name", "inputs")
+
+# Of a weight that changes: how it is written, and what holds where the config does not say it.
+SCHEDULE_EXAMPLE = "{schedule: linear, steps: 10000}"
+SCHEDULE_DEFAULTS = {"from": 0.0, "to": 1.0, "warmup": 0, "ratio": 0.5}
 
 # Ludwig's defaults, as far as the losses are there; a type that is missing here needs a loss of its own in the config.
 DEFAULT_LOSSES = {

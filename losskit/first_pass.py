@@ -15,7 +15,9 @@ from losskit.constants import (
     FEATURE_TYPES,
     FEATURES_KEY,
     LOSSES_KEY,
+    MISSING,
     RESERVED,
+    SCHEDULE_DEFAULTS,
 )
 from losskit.schema.compiled import CHECKS, LOSSES, NAMES
 from losskit.schema.quick import compiled
@@ -81,6 +83,8 @@ class _Look:
             return False
         if any(key in _BESIDE or is_near_miss(key, FEATURE_KEYS) for key in feature) or not self.at_classes(feature):
             return False
+        if "missing" in feature and feature["missing"] not in MISSING:
+            return False
         loss = feature.get("loss") if "loss" in feature else DEFAULT_LOSSES.get(self.kind)
         return self.at_losses(loss) if isinstance(loss, list) else self.at_loss(loss)
 
@@ -136,6 +140,8 @@ class _Look:
                     return False
             if isinstance(value, (dict, list)) and not self.at_items(value):
                 return False
+            if name == "weight" and isinstance(value, dict) and not self.at_schedule(value):
+                return False
             if name == "inputs" and not value.keys() <= set(roles):
                 return False
             if name in per_class and not self.at_class_values(value):
@@ -146,6 +152,11 @@ class _Look:
         """Whether no number in there is written oddly."""
         items = value.values() if isinstance(value, dict) else value
         return id(value) not in self.odd and not any(isinstance(item, list) and id(item) in self.odd for item in items)
+
+    def at_schedule(self, weight: dict[str, Any]) -> bool:
+        """Whether a weight changes, and has no settings of another schedule."""
+        start, end = (weight.get(key, SCHEDULE_DEFAULTS[key]) for key in ("from", "to"))
+        return start != end and ("ratio" not in weight or weight["schedule"] == "cyclical")
 
     def at_class_values(self, value: Any) -> bool:
         """Whether numbers that stand one per class fit the classes of the feature."""

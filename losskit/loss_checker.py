@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from losskit.config import MAX_PROBLEMS, Document, Path, is_oddly_written, number_notation_warning
-from losskit.constants import DEFAULT_LOSSES, MULTI, RESERVED
+from losskit.constants import DEFAULT_LOSSES, MULTI, RESERVED, SCHEDULE_EXAMPLE
 from losskit.diagnostics import INTERPOLATION_HELP, WARNING, Diagnostic, cut, is_interpolation, listing, show
 from losskit.registry import LossEntry, Registry
 from losskit.settings import fits, setting_errors
@@ -240,7 +240,7 @@ class LossChecker:
                 self.report("LK002", where, f"`{cut(key)}` stands both in `params` and beside it", on_key=True)
             elif key in RESERVED:
                 cure = "put it beside `params`, not into it"
-                if key == "weight" and isinstance(value, (dict, list)):
+                if key == "weight" and isinstance(value, (dict, list)) and "schedule" not in value:
                     cure = "weights of classes are `class_weights`"
                 self.report("LK201", where, f"`{key}` is no setting: {cure}", on_key=True)
             else:
@@ -284,12 +284,15 @@ class LossChecker:
             wrong.add(error.setting)
             where = (*paths[error.setting], *error.steps)
             help = error.help
-            if error.setting == "weight" and isinstance(values["weight"], (dict, list)):
-                help = "weights of classes are `class_weights`" if "class_weights" in properties else help
+            is_no_weight = error.setting == "weight" and error.code == "LK202" and not error.steps
+            if is_no_weight and isinstance(values["weight"], (dict, list)):
+                of_classes = "class_weights" in properties
+                help = "weights of classes are `class_weights`" if of_classes else f"a schedule is {SCHEDULE_EXAMPLE}"
             self.report(
                 error.code,
                 where,
                 error.message,
+                on_key=error.on_key,
                 suggestion=error.suggestion,
                 help=help,
                 cure=error.cure,
@@ -299,6 +302,8 @@ class LossChecker:
             self._warn_of_notation(value, paths[key])
         if isinstance(values.get("inputs"), dict):
             self._check_roles(found)
+        if isinstance(values.get("weight"), dict) and "weight" not in wrong:
+            self._check_schedule(found)
         return wrong
 
     def _params_meant(self, key: str, value: Any) -> tuple[str, str | None] | None:
@@ -316,6 +321,15 @@ class LossChecker:
                 help = f"`{entry.name}` takes {', '.join(known)}"
                 where = (*found.paths["inputs"], role)
                 self.report("LK208", where, message, on_key=True, suggestion=suggestion, help=help, cure=cure)
+
+    def _check_schedule(self, found: FoundLoss) -> None:
+        """Reports what contradicts itself, or cannot act, in a weight that changes."""
+        from losskit.schema.schedules import objections
+
+        for objection in objections(found.values["weight"]):
+            message = f"`weight.{objection.key}` of `{found.entry.name}` {objection.message}"
+            where = (*found.paths["weight"], objection.key)
+            self.report(objection.code, where, message, severity=objection.severity, help=objection.help)
 
     def _warn_of_notation(self, value: Any, path: Path) -> None:
         """Warns of numbers in the value of a setting that PyYAML's default reader takes for something else."""

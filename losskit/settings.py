@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from losskit.config import MAX_PROBLEMS, number_of, usual_notation
-from losskit.diagnostics import INTERPOLATION_HELP, is_interpolation, quoting, show, show_path
+from losskit.diagnostics import INTERPOLATION_HELP, cut, is_interpolation, quoting, show, show_path
 from losskit.registry import LossEntry
 from losskit.schema.describe import describe, yaml_text
 from losskit.schema.quick import UnknownKeywordError, compiled, is_integer, is_number
-from losskit.spelling import suggested
+from losskit.spelling import OTHER_NAMES, suggested
 
 _LIMITS = {
     "minimum": "at least",
@@ -41,8 +42,10 @@ class SettingError(NamedTuple):
     message: str
     suggestion: str | None = None
     help: str | None = None
-    # What should stand in place of the value, where that is safe to say.
+    # What should stand in place of the value, or of the key, where that is safe to say.
     cure: str | None = None
+    # Whether the key at the end of `steps` is wrong, not its value.
+    on_key: bool = False
 
 
 def fits(value: Any, entry: LossEntry, setting: str) -> bool:
@@ -67,7 +70,10 @@ def setting_errors(entry: LossEntry, values: Mapping[str, Any]) -> Iterator[Sett
                 where, instance = (*steps, *inside), inner.instance
                 if setting in excerpts:
                     where, instance = excerpts[setting].original(where, instance)
-                yield _explained(entry, str(setting), where, inner, instance)
+                if inner.validator in ("additionalProperties", "required"):
+                    yield from _wrong_keys(entry, str(setting), where, inner)
+                else:
+                    yield _explained(entry, str(setting), where, inner, instance)
 
 
 class _Excerpt:
@@ -174,10 +180,54 @@ def _innermost(error: Any) -> Iterator[tuple[Any, tuple[str | int, ...]]]:
         yield error, ()
         return
     meant = fitting[0].schema_path[0]
+    if not _may_be_record(error.instance, error.validator_value[meant]):
+        yield error, ()
+        return
     for inner in fitting:
         if inner.schema_path[0] == meant:
             for deeper, inside in _innermost(inner):
                 yield deeper, (*inner.relative_path, *inside)
+
+
+def record_of(schema: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a setting may be that is a mapping with keys of its own; None where it may be no such thing."""
+    options: list[dict[str, Any]] = schema.get("anyOf", [schema])
+    return next((option for option in options if option.get("additionalProperties") is False), None)
+
+
+def _may_be_record(value: Any, schema: Mapping[str, Any]) -> bool:
+    """Whether a mapping has a key, perhaps misspelt, of those that the schema knows; if it knows only some."""
+    if not isinstance(value, dict) or record_of(schema) is None:
+        return True
+    return any(key in schema["properties"] or _key_meant(key, schema)[0] for key in itertools.islice(value, 100))
+
+
+def _key_meant(key: str, schema: Mapping[str, Any], taken: Container[str] = ()) -> tuple[str | None, str | None]:
+    """Which of the keys that a schema knows a key may stand for, and that as a cure where nothing else can be meant."""
+    names = [name for name in schema["properties"] if name not in taken]
+    other = OTHER_NAMES.get(key.lower())
+    return (other, None) if other in names else suggested(key, names)
+
+
+def _wrong_keys(entry: LossEntry, setting: str, steps: tuple[str | int, ...], error: Any) -> Iterator[SettingError]:
+    """What is wrong with the keys of a mapping: those that nobody knows, and those that are missing."""
+    value, schema = error.instance, error.schema
+    if error.validator == "required":
+        # That is said in the part which holds where all keys are known.
+        schema = record_of(entry.schema["properties"][setting]) or schema
+    missing = [key for key in schema.get("then", {}).get("required", ()) if key not in value]
+    where = f"`{show_path((setting, *steps))}` of `{entry.name}`"
+    for key in value:
+        if key not in schema["properties"]:
+            suggestion, cure = _key_meant(key, schema, taken=value)
+            help = f"keys of {describe(schema)}: {', '.join(schema['properties'])}"
+            message = f"{where} has no key `{cut(key)}`"
+            yield SettingError("LK201", setting, (*steps, key), message, suggestion, help, cure, on_key=True)
+            # A misspelt key is one mistake, not a key too many and another that is missing.
+            missing = [name for name in missing if name != suggestion]
+    for key in missing:
+        help = f"`{key}` is {describe(schema['properties'][key])}"
+        yield SettingError("LK102", setting, steps, f"{where} lacks `{key}`", help=help)
 
 
 def _explained(entry: LossEntry, setting: str, steps: tuple[str | int, ...], error: Any, instance: Any) -> SettingError:
@@ -185,8 +235,12 @@ def _explained(entry: LossEntry, setting: str, steps: tuple[str | int, ...], err
     if setting == "reduction" and instance == "none":
         help, cure = "`none` is for Python only: a config asks for one number to minimise", None
     if code in ("LK202", "LK203") and help is None:
-        allowed = describe(entry.schema["properties"][setting])
-        help = None if allowed in what else f"`{setting}` is {allowed}"
+        schema, called = entry.schema["properties"][setting], setting
+        record = record_of(schema)
+        if record and steps:
+            schema, called = record["properties"][steps[0]], show_path((setting, steps[0]))
+        allowed = describe(schema)
+        help = None if allowed in what else f"`{called}` is {allowed}"
     message = f"`{show_path((setting, *steps))}` of `{entry.name}` must {what}, got {show(instance)}"
     return SettingError(code, setting, steps, message, suggestion, help, cure)
 
@@ -211,6 +265,10 @@ def _objection(
 
 def _type_help(value: Any, schema: Mapping[str, Any]) -> tuple[str | None, str | None]:
     """How to write a value of another type, and that as a cure where it means the same, and only that."""
+    for option in schema.get("anyOf", ()):
+        help, cure = _type_help(value, option)
+        if help:
+            return help, cure
     kinds = schema.get("type", [])
     kinds = [kinds] if isinstance(kinds, str) else kinds
     if not isinstance(value, str):

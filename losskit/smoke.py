@@ -13,6 +13,7 @@ from losskit.diagnostics import ERROR, Diagnostic, has_errors, in_order
 from losskit.loss_checker import FoundLoss
 from losskit.registry import LossEntry
 from losskit.schema.base import BaseLossConfig, FeatureContext
+from losskit.schema.schedules import schedule_of
 from losskit.validation import FoundFeature, Validation
 
 if TYPE_CHECKING:
@@ -110,7 +111,8 @@ def _part(feature: FoundFeature, found: FoundLoss) -> _Part:
     optional = (*entry.optional_inputs, *entry.optional_targets)
     named = tuple(role for role in optional if role in config.inputs)
     case = _Case(entry, context, repr(config.settings(context)), named, config)
-    return _Part(feature.name, case, config.name, config.weight, tuple(config.inputs.items()), config)
+    weight = schedule_of(config.weight).largest if isinstance(config.weight, dict) else config.weight
+    return _Part(feature.name, case, config.name, weight, tuple(config.inputs.items()), config)
 
 
 def _of_bearable_size(config: BaseLossConfig, context: FeatureContext) -> tuple[BaseLossConfig, FeatureContext]:
@@ -266,7 +268,9 @@ def _wrong_sum(parts: Sequence[_Part], slots: Mapping[_Slot, Any]) -> tuple[str,
         terms = []
         for part in parts:
             entry, config = part.case.entry, part.config
-            terms.append(term_of(entry, config, part.feature, module_of(config, part.case.context, entry)))
+            term = term_of(entry, config, part.feature, module_of(config, part.case.context, entry))
+            # A weight that changes is tried where it is largest.
+            terms.append(term._replace(weight=part.weight))
         given: dict[str, dict[str | None, Any]] = {"predictions": {}, "targets": {}}
         leaves: list[Tensor] = []
         for (side, feature, key), made_up in slots.items():

@@ -8,7 +8,15 @@ from collections.abc import Collection, Container, Iterable
 from losskit.constants import FOREIGN_KEYS
 
 # What other systems call our keys.
-OTHER_NAMES = {"criterion": "loss", "loss_fn": "loss", "loss_function": "loss", "objective": "loss"}
+OTHER_NAMES = {
+    **dict.fromkeys(("criterion", "loss_fn", "loss_function", "objective"), "loss"),
+    # Of a schedule
+    **dict.fromkeys(("type", "kind", "mode"), "schedule"),
+    **dict.fromkeys(("start", "begin", "initial"), "from"),
+    **dict.fromkeys(("end", "stop", "final"), "to"),
+    **dict.fromkeys(("total_steps", "num_steps", "period", "duration"), "steps"),
+    **dict.fromkeys(("warmup_steps", "num_warmup_steps", "delay"), "warmup"),
+}
 # Longer words are compared with none: what is so long is no slip in a name, and would take long.
 MAX_LENGTH = 100
 # With a letter more, a name of so many letters is most often another name.

@@ -23,6 +23,7 @@ from losskit.constants import (
     FEATURE_TYPES,
     FEATURES_KEY,
     LOSSES_KEY,
+    MISSING,
 )
 from losskit.diagnostics import WARNING, ConfigError, Diagnostic, cut, has_errors, in_order, quoting, show
 from losskit.loss_checker import FoundLoss, LossChecker, TooManyProblemsError
@@ -147,6 +148,7 @@ class FoundFeature(NamedTuple):
     name: str | None
     context: FeatureContext
     losses: list[FoundLoss]
+    missing: str | None = None
 
 
 class Validation:
@@ -205,7 +207,9 @@ class Validation:
         for feature in self.features:
             losses = tuple(found.load() for found in feature.losses)
             context = feature.context
-            features.append(FeatureConfig(feature.name, context.type, losses, context.num_classes, context.classes))
+            features.append(
+                FeatureConfig(feature.name, context.type, losses, context.num_classes, context.classes, feature.missing)
+            )
         return LossesConfig(tuple(features))
 
     def _check_single_loss(self, context: FeatureContext) -> None:
@@ -348,7 +352,8 @@ class Validation:
         else:
             found = []
         self._check_beside(feature, path, found)
-        self.features.append(FoundFeature(name if isinstance(name, str) else None, context, found))
+        missing = self._check_missing(feature, path)
+        self.features.append(FoundFeature(name if isinstance(name, str) else None, context, found, missing))
 
     def _check_keys(self, feature: dict[str, Any], path: Path) -> None:
         """Reports a missing `name` or `type`, at the key that is it, misspelt, where there is one; and near misses."""
@@ -414,6 +419,17 @@ class Validation:
             message = f"`num_classes` is {count}, but `classes` names {len(names)}"
             self._checker.report("LK206", (*path, "num_classes"), message)
         return len(names), tuple(map(str, names))
+
+    def _check_missing(self, feature: dict[str, Any], path: Path) -> str | None:
+        """What the feature says of labels that are missing."""
+        value = feature.get("missing")
+        if "missing" in feature and value not in MISSING:
+            suggestion, cure = suggested(value, MISSING) if isinstance(value, str) else (None, None)
+            message = f"`missing` must be {' or '.join(MISSING)}, got {show(value)}"
+            help = "`mask` leaves out targets that are NaN; without `missing`, all targets count"
+            where = (*path, "missing")
+            self._checker.report("LK204", where, message, suggestion=suggestion, help=help, cure=cure)
+        return value if isinstance(value, str) else None
 
     def _default_loss(self, feature_type: str, path: Path, context: FeatureContext) -> list[FoundLoss]:
         name = DEFAULT_LOSSES.get(feature_type)

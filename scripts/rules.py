@@ -39,7 +39,7 @@ def table(entries: Iterable[LossEntry], schemas: Mapping[str, Schema]) -> str:
         settings = {}
         for name, schema in properties.items():
             if name != "type" and not schema.get("deprecated"):
-                check = {key: value for key, value in schema.items() if key not in _TEXTS}
+                check = _check(schema)
                 if name == "inputs":
                     check.pop("properties", None)  # they say again what `inputs` may name, which has a list of its own
                 if check not in checks:
@@ -64,6 +64,16 @@ def table(entries: Iterable[LossEntry], schemas: Mapping[str, Schema]) -> str:
         f"LOSSES: dict[str, Loss] = {_literal(losses)}\n\n"
         f"NAMES: dict[str, str] = {_literal(names)}\n"
     )
+
+
+def _check(schema: Schema) -> Schema:
+    """What a schema says about what is allowed."""
+    check = {key: value for key, value in schema.items() if key not in _TEXTS}
+    if "anyOf" in check:
+        check["anyOf"] = [_check(option) for option in check["anyOf"]]
+    if "properties" in check:
+        check["properties"] = {name: _check(inner) for name, inner in check["properties"].items()}
+    return check
 
 
 def ruled_settings(config: type[BaseLossConfig]) -> set[str]:

@@ -27,6 +27,7 @@ VALUES = [
     {"type": None},
     [{"type": "dice"}, "mse"], {"type": "multi", "params": ["huber"]},
     {"type": "huber", "params": {"delta": 2}},
+    {"schedule": "linear", "steps": 10}, {"schedule": "step", "stpes": 1, "from": 0.5}, "mask",
 ]  # fmt: skip
 # What YAML can do to a value or between two.
 CONSTRUCTS = [

@@ -60,7 +60,11 @@ def check_console(text):
         assert result.stdout.strip() == expected.strip(), command
 
 
-MODULES = ["losskit.building", *(m.name for m in pkgutil.iter_modules(losskit.modules.__path__, "losskit.modules."))]
+MODULES = [
+    "losskit.building",
+    "losskit.schema.schedules",
+    *(m.name for m in pkgutil.iter_modules(losskit.modules.__path__, "losskit.modules.")),
+]
 
 
 @pytest.mark.parametrize("name", MODULES)

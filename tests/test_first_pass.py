@@ -17,6 +17,13 @@ from scripts.rules import ruled_settings
 NAMES = registry.names()
 CONFIGS = sorted((Path(__file__).parent / "configs").glob("*/*.*"))
 ODD = [0, 1, -1, 2, 0.5, 1e300, 10**400, True, False, None, "", "x", "1e-3", [], [0], [1, 2], [0.5, 0.25, 0.25], {}]
+SCHEDULES = [
+    {"schedule": "linear", "steps": 10, "to": 0.1},
+    {"schedule": "cyclical", "steps": 3.0, "ratio": 0.5},
+    {"schedule": "step", "steps": 3, "ratio": 0.5},
+    {"schedule": "step", "steps": 3, "to": 0},
+    {"schedule": "step"},
+]
 CLASSES = ["a", "b", "c"]
 
 
@@ -38,6 +45,7 @@ def losses(draw, feature_type):
         schema = properties[setting]
         values = [schema.get("default"), *schema.get("examples", ()), *schema.get("enum", ())]
         usual = st.sampled_from(values) | st.sampled_from([0.5, 1, 2, [1, 2, 3], {"a": 1, "b": 2, "c": 0}])
+        usual = st.sampled_from(SCHEDULES) | usual if setting == "weight" else usual
         loss[setting] = draw(usual | usual | st.sampled_from(ODD))
     if draw(st.integers(0, 5)) == 0:
         loss = {"type": name, "params": {key: value for key, value in loss.items() if key != "type"}}
@@ -54,6 +62,8 @@ def features(draw, index):
         feature["num_classes"] = draw(st.sampled_from([3, 3, 3, 2, 1, 1000, 3.0, 0, True]))
     if draw(st.booleans()):
         feature["classes"] = draw(st.sampled_from([CLASSES, CLASSES, ["a"], ["a", "a"], [], [1]]))
+    if draw(st.integers(0, 3)) == 0:
+        feature["missing"] = draw(st.sampled_from(["mask", "mask", "Mask", True, None, ["mask"]]))
     if draw(st.integers(0, 9)) == 0:
         feature[draw(st.sampled_from(["los", "column", "nam", "decoder", "num_clases"]))] = 1
     return feature
@@ -108,6 +118,13 @@ NOT_SURE = {
     "weights of other classes": "{name: a, type: category, classes: [a, b], "
     "loss: {type: cross_entropy, class_weights: {a: 1, c: 1}}}",
     "weights of zero": "{name: a, type: category, loss: {type: cross_entropy, class_weights: [0, 0]}}",
+    "a schedule that never changes": "{name: a, type: number, loss: {type: mse, "
+    "weight: {schedule: step, steps: 2, to: 0}}}",
+    "a schedule without cycles that has a ratio": "{name: a, type: number, loss: {type: mse, "
+    "weight: {schedule: step, steps: 2, ratio: 1}}}",
+    "a schedule with a number that PyYAML reads as text": "{name: a, type: number, loss: {type: mse, "
+    "weight: {schedule: step, steps: 2e1}}}",
+    "what is missing, misspelt": "{name: a, type: number, missing: maks}",
     "a rule": "{name: a, type: category, loss: {type: focal, alpha: 0.5}}",
 }
 

@@ -20,7 +20,7 @@ from losskit.schema.document import LossRow, config_schema
 from losskit.schema.json_schema import loss_schema
 from losskit.schema.quick import UnknownKeywordError, compiled
 from losskit.settings import _validator_class, validator
-from tests.editor.documents import documents
+from tests.editor.documents import SCHEDULES, documents
 
 NAMES = registry.names()
 
@@ -125,6 +125,7 @@ def near(schema):
     words = [*schema.get("enum", ()), "x", "", "yes"]
     return (
         st.sampled_from(numbers + words)
+        | st.sampled_from(SCHEDULES)
         | st.lists(st.sampled_from(numbers), max_size=3)
         | st.dictionaries(st.sampled_from(["a", "b"]), st.sampled_from(numbers), max_size=2)
     )
@@ -141,6 +142,7 @@ def loss_settings(draw):
 @settings(max_examples=500, deadline=None)
 @given(loss_settings())
 @example((registry.get("focal"), {"ignore_index": 10**400}))
+@example((registry.get("corn"), {"num_classes": 10**400}))
 def test_whatever_json_schema_accepts_marshmallow_loads_unchanged(case):
     entry, values = case
     accepted = validator(entry).is_valid({"type": entry.name, **values})
@@ -202,11 +204,13 @@ plain_schemas = st.recursive(
     lambda inner: st.fixed_dictionaries(
         {},
         optional={
-            "items": inner | st.lists(inner, min_size=1, max_size=2),
+            "items": inner | st.booleans() | st.lists(inner, min_size=1, max_size=2),
             "anyOf": st.lists(inner, min_size=1, max_size=2),
-            "properties": st.dictionaries(words, inner, max_size=2),
+            "properties": st.dictionaries(words, inner | st.booleans(), max_size=2),
             "additionalProperties": inner | st.booleans(),
             "required": st.lists(words, max_size=2, unique=True),
+            "propertyNames": inner,
+            **dict.fromkeys(("if", "then", "else"), inner),
         },
     ),
     max_leaves=4,

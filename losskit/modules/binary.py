@@ -15,7 +15,7 @@ from losskit.modules import checking
 from losskit.modules.base import AdditiveLoss, ClassAxisMixin
 from losskit.modules.batches import USUAL, Example, Sizes
 from losskit.modules.reduction import WITH_BATCHMEAN, reduce, reduced_by_torch
-from losskit.modules.shapes import alike, along, class_constant, floating, require_alike, without_autocast
+from losskit.modules.shapes import alike, along, are_alike, class_constant, floating, require_alike, without_autocast
 from losskit.modules.torch_kinds import BceKind, BceWithLogitsKind
 from losskit.registry import register_loss
 from losskit.schema.binary import (
@@ -181,6 +181,12 @@ def bce_with_logits_loss(
     normalizer: Tensor | float | None = None,
 ) -> Tensor:
     """See `BceWithLogitsLoss`; `pos_weight` is a tensor where it has one number per class."""
+    is_usual = pos_weight is None and class_weights is None and not label_smoothing
+    is_mean = reduction == "mean" and normalizer is None
+    if is_usual and is_mean and checking.can_peek(logits) and are_alike(logits, targets) and logits.numel():
+        value = F.binary_cross_entropy_with_logits(logits, targets)
+        if math.isfinite(value.item()):  # else a logit is infinite
+            return value
     logits, targets = read_labels(logits, targets)
     pos_weights = None
     if pos_weight is not None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 _debugging = False
 
@@ -39,6 +40,20 @@ def debug(enabled: bool = True) -> Iterator[None]:
 def debugging() -> bool:
     """Whether checks that read whole float tensors are switched on."""
     return _debugging and not torch.compiler.is_compiling()
+
+
+def can_peek(tensor: Tensor) -> bool:
+    """Whether a value can be looked at without waiting for a device, or breaking a graph.
+
+    Where it can, a loss may try the quickest way first, and take the careful one if what comes out is not finite.
+    """
+    return (
+        type(tensor) in (Tensor, Parameter)
+        and tensor.is_cpu
+        and not _debugging
+        and not torch.compiler.is_compiling()
+        and not torch._C._are_functorch_transforms_active()
+    )
 
 
 def watched(tensor: Any, name: str, key: str) -> Any:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from losskit.constants import CATEGORY, CATEGORY_DISTRIBUTION, IMAGE, SEQUENCE, TEXT, VECTOR
-from losskit.modules import sharing
+from losskit.modules import checking, sharing
 from losskit.modules.class_ids import ClassIdsLoss, counts_of_ids
 from losskit.modules.reduction import masked, reduce, reduce_sum
 from losskit.modules.shapes import Classes, along, class_constant, read_classes
@@ -39,6 +39,11 @@ def softmax_cross_entropy_loss(
     normalizer: Tensor | float | None = None,
 ) -> Tensor:
     """See `SoftmaxCrossEntropyLoss`."""
+    extras = label_smoothing or robust_lambda or confidence_penalty or class_similarities_temperature
+    if not extras and reduction == "mean" and normalizer is None and checking.can_peek(logits):
+        found = _quickly(logits, targets, class_weights, ignore_index, class_axis)
+        if found is not None:
+            return found
     given = read_classes(logits, targets, axis=class_axis, ignore_index=ignore_index)
     weights = class_constant(class_weights, "class_weights", given.logits, given.axis)
     item_weights = weights_of_items(given, weights)
@@ -124,6 +129,36 @@ class SoftmaxCrossEntropyLoss(ClassIdsLoss, CrossEntropyKind):
     def item_counts(self, *targets: Tensor, inputs: Sequence[Tensor] = (), **optional: Any) -> Tensor:
         """1, or with class weights that of its label, for each item that is not ignored."""
         return counts_of_ids(targets[0], self.ignore_index, self.class_axis, self.class_weights)
+
+
+def _quickly(
+    logits: Tensor, targets: Tensor, class_weights: Tensor | None, ignore_index: int | None, class_axis: int | None
+) -> Tensor | None:
+    """torch's mean, which looks at the class ids itself; None where anything is unusual."""
+    if sharing.is_sharing() or not isinstance(targets, Tensor) or targets.dtype != torch.long or logits.ndim < 2:
+        return None
+    if logits.dtype not in (torch.float32, torch.float64) or logits.device != targets.device:
+        return None
+    if class_axis == -1 and logits.ndim > 2:
+        if logits.shape[:-1] != targets.shape:
+            return None
+        logits, targets = logits.flatten(0, -2), targets.flatten()
+    shape = logits.shape
+    if shape[:1] + shape[2:] != targets.shape:
+        return None
+    weights = None
+    if class_weights is not None:
+        class_weights = torch.as_tensor(class_weights, device=logits.device)
+        if class_weights.shape != shape[1:2]:
+            return None
+        weights = class_weights.to(logits.dtype)
+    ignored = NEVER_A_CLASS if ignore_index is None else ignore_index
+    try:
+        value = F.cross_entropy(logits, targets, weights, ignore_index=ignored)
+    except IndexError:
+        return None  # an id that is out of range, of which more can be said
+    # Nothing that counts, or infinite logits.
+    return value if math.isfinite(value.item()) else None
 
 
 def weights_of_items(given: Classes, weights: Tensor | None) -> Tensor | None:

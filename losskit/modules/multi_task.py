@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from losskit.constants import EVERYTHING
 from losskit.modules import checking, sharing
 from losskit.modules.base import AdditiveLoss
 from losskit.modules.item_weights import weighted, weighted_count, weights_of
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 MEAN, SUM, NEITHER = "mean", "sum", "neither"
 # The errors that are told with the name of the loss. Others, such as running out of memory, stay as they are: what
 # handles them looks at their type.
+_SIDES = ("predictions", "targets")
 _TOLD = (AttributeError, TypeError, ValueError, IndexError, RuntimeError)
 
 
@@ -43,6 +45,7 @@ class _Plan(NamedTuple):
     kind: str  # one of MEAN, SUM and NEITHER
     is_masked: bool  # whether labels that are NaN are missing
     shares: bool  # whether another loss of the feature may need the same softmax
+    is_plain: bool  # whether it takes a tensor each from the predictions and the targets, and nothing else
 
 
 class MultiTaskLoss(nn.Module):
@@ -72,10 +75,11 @@ class MultiTaskLoss(nn.Module):
             weights = torch.tensor([schedule.at(0) for schedule in self._schedules])
             self.register_buffer("scheduled_weights", weights, persistent=False)
         self._plans = self._planned(terms)
-        self._known = {
-            side: {*self._features}.union(*(plan.lookup.references(side) for plan in self._plans))
-            for side in ("predictions", "targets")
-        }
+        self._is_bare = self._features == [None]
+        self._is_sharing = any(plan.shares for plan in self._plans)
+        self._known = [
+            {*self._features}.union(*(plan.lookup.references(side) for plan in self._plans)) for side in _SIDES
+        ]
 
     def _planned(self, terms: Sequence[Term]) -> list[_Plan]:
         places = iter(range(len(self._schedules)))
@@ -90,6 +94,7 @@ class MultiTaskLoss(nn.Module):
                 _kind(term.module),
                 term.missing,
                 of_feature.count(term.feature) > 1,
+                Lookup(term).is_plain and not term.missing and of_feature.count(term.feature) == 1,
             )
             for key, term in zip(self.keys, terms, strict=True)
         ]
@@ -124,47 +129,75 @@ class MultiTaskLoss(nn.Module):
                 refuses its inputs.
             TypeError: predictions or targets are no mapping, or a loss refuses the dtype of its inputs.
         """
-        predictions, targets = self._checked(predictions, targets)
+        known = self._known
+        if (
+            self._is_bare
+            or type(predictions) is not dict
+            or type(targets) is not dict
+            or not (predictions.keys() <= known[0] and targets.keys() <= known[1])
+        ):
+            predictions, targets = self._checked(predictions, targets)
         if normalizers is not None:
             self._check_normalizers(normalizers)
+        is_plain = normalizers is None and not checking.debugging()
         values: list[Tensor] = []
         present: list[bool] = []
         parts: dict[str, Tensor] = {}
         plan: _Plan | None = None
         try:
-            for plan, loss in zip(self._plans, self.losses, strict=True):
-                normalizer = None if normalizers is None else normalizers.get(plan.key)
-                value = self._value(plan, loss, predictions, targets, normalizer)
+            # Not through `self.losses`, which takes a microsecond to find.
+            losses: Any = self._modules["losses"]
+            for plan, loss in zip(self._plans, losses._modules.values(), strict=True):
+                prediction, target = predictions.get(plan.feature), targets.get(plan.feature)
+                if is_plain and plan.is_plain and isinstance(prediction, Tensor) and isinstance(target, Tensor):
+                    value = loss(prediction, target)
+                else:
+                    value = self._value(plan, loss, predictions, targets, normalizers)
                 present.append(value is not None)
-                if value is None:
-                    value = _nothing(predictions.get(plan.feature), loss)
-                if isinstance(value, Tensor) and not value.dim():
+                if isinstance(value, Tensor) and not value.ndim:
                     parts[plan.key] = value.detach()
                 else:
-                    value = _sum_of_parts(plan.key, value, parts)
+                    value = _told_by_part(plan.key, value, parts, prediction, loss)
                 values.append(value)
         except _TOLD as error:
             if plan is None or type(error) not in _TOLD:
                 raise
             raise type(error)(f"{plan.key}: {error}") from error
         finally:
-            sharing.forget()
-        total = self._total(values, present, shared, normalizers)
-        return LossOutput(total, parts)
+            if self._is_sharing:
+                sharing.forget()
+        return LossOutput(self._total(values, present, shared, normalizers), parts)
+
+    def _total(
+        self,
+        values: list[Tensor],
+        present: list[bool],
+        shared: Tensor | Iterable[Tensor] | None,
+        normalizers: Mapping[str, Any] | None,
+    ) -> Tensor:
+        total: Any = None
+        for plan, value in zip(self._plans, values, strict=True):
+            weighed = value
+            if plan.schedule is not None:
+                weighed = value * self.scheduled_weights[plan.schedule]
+            elif plan.weight != 1:
+                weighed = value * plan.weight
+            total = weighed if total is None else total + weighed
+        return torch.zeros(()) if total is None else total
 
     def _checked(self, predictions: Any, targets: Any) -> tuple[Mapping[Any, Any], Mapping[Any, Any]]:
-        if self._features == [None]:
+        if self._is_bare:
             return {None: predictions}, {None: targets}
         if targets is None:
-            plan = next((plan for plan in self._plans if plan.lookup.targets not in ((), ("*",))), None)
+            plan = next((plan for plan in self._plans if plan.lookup.targets not in ((), (EVERYTHING,))), None)
             if plan is not None:
                 raise ValueError(f"{plan.key}: the targets are missing")
             targets = {}
-        for side, given in (("predictions", predictions), ("targets", targets)):
-            if not isinstance(given, Mapping):
+        for side, given, known in zip(_SIDES, (predictions, targets), self._known, strict=True):
+            if not isinstance(given, (dict, Mapping)):
                 raise TypeError(f"{side} must be a mapping from feature to tensor, got {type(given).__name__}")
-            if not given.keys() <= self._known[side]:
-                unknown = next(feature for feature in given if feature not in self._known[side])
+            if not given.keys() <= known:
+                unknown = next(feature for feature in given if feature not in known)
                 names = ", ".join(repr(name) for name in self._features)
                 raise ValueError(f"{side} hold {unknown!r}, but the features of the config are {names}")
         return predictions, targets
@@ -180,9 +213,10 @@ class MultiTaskLoss(nn.Module):
         loss: nn.Module,
         predictions: Mapping[Any, Any],
         targets: Mapping[Any, Any],
-        normalizer: Tensor | float | None,
+        normalizers: Mapping[str, Tensor | float] | None,
     ) -> Any:
         """What a loss returns; None for a feature that the batch says nothing about."""
+        normalizer = None if normalizers is None else normalizers.get(plan.key)
         feature, lookup = plan.feature, plan.lookup
         prediction, target = predictions.get(feature), targets.get(feature)
         if plan.shares:
@@ -204,22 +238,6 @@ class MultiTaskLoss(nn.Module):
             value = loss(*given.inputs, *given.targets, **given.optional)
         return value if normalizer is None or plan.kind is MEAN else _divided(value, normalizer)
 
-    def _total(
-        self,
-        values: list[Tensor],
-        present: list[bool],
-        shared: Tensor | Iterable[Tensor] | None,
-        normalizers: Mapping[str, Any] | None,
-    ) -> Tensor:
-        total: Tensor | None = None
-        for plan, value in zip(self._plans, values, strict=True):
-            weight: Tensor | float = plan.weight
-            if plan.schedule is not None:
-                weight = self.scheduled_weights[plan.schedule]
-            weighed = value if plan.schedule is None and plan.weight == 1 else value * weight
-            total = weighed if total is None else total + weighed
-        return torch.zeros(()) if total is None else total
-
     # Parts of a batch
 
     def counts(self, targets: Any, predictions: Any = None) -> dict[str, Tensor]:
@@ -236,7 +254,7 @@ class MultiTaskLoss(nn.Module):
         Raises:
             TypeError: a count does not follow from what is given.
         """
-        if self._features == [None]:
+        if self._is_bare:
             predictions, targets = {None: predictions}, {None: targets}
         has_predictions = predictions is not None
         predictions, targets = predictions or {}, targets or {}
@@ -345,8 +363,12 @@ def _nothing(prediction: Any, loss: nn.Module) -> Tensor:
     return torch.stack([x.reshape(-1)[:0].sum().float() for x in tensors]).sum()
 
 
-def _sum_of_parts(key: str, value: Any, parts: dict[str, Tensor]) -> Tensor:
-    """The sum of a loss that has several parts, which are told one by one."""
+def _told_by_part(key: str, value: Any, parts: dict[str, Tensor], prediction: Any, loss: Any) -> Tensor:
+    """What a loss adds that returns several parts, or nothing."""
+    if value is None:
+        nothing = _nothing(prediction, loss)
+        parts[key] = nothing.detach()
+        return nothing
     if not isinstance(value, Mapping) or not value:
         raise TypeError(_no_scalar(value))
     for name, part in value.items():

@@ -95,5 +95,7 @@ def reduced_by_torch(
     """
     if reduction == "none":
         return reduce(torch_loss("none"), reduction, normalizer=normalizer)
+    if reduction == "mean" and normalizer is None and items.numel():
+        return torch_loss("mean")
     count = _num_samples(items) if reduction == "batchmean" else items.numel()
     return reduce_sum(torch_loss("sum"), reduction, count, normalizer)

@@ -34,6 +34,8 @@ def _reduced(
 ) -> Tensor:
     """One of torch's elementwise losses between tensors that are alike, with our reduction."""
     predictions, targets = alike(predictions, targets)
+    if reduction == "mean" and normalizer is None and predictions.numel():
+        return torch_loss(predictions, targets)
     return reduced_by_torch(
         lambda how: torch_loss(predictions, targets, reduction=how), predictions, reduction, normalizer
     )

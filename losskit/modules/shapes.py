@@ -11,6 +11,7 @@ from torch import Tensor
 from losskit.modules import checking, sharing
 
 _HALF = (torch.float16, torch.bfloat16)
+_FULL = (torch.float32, torch.float64)
 
 
 def floating(tensor: Tensor, name: str, *, may_mask: bool = False) -> Tensor:
@@ -44,11 +45,24 @@ def alike(
         TypeError: the predictions are no floating-point numbers.
         ValueError: the shapes differ; nothing is ever broadcast.
     """
+    if are_alike(predictions, targets) and not checking.debugging():
+        return predictions, targets
     predictions = floating(predictions, names[0])
     require_alike(predictions, targets, names)
     if targets.is_floating_point():
         checking.require_finite(targets, names[1])
     return predictions, targets.to(predictions.dtype)
+
+
+def are_alike(predictions: Tensor, targets: Tensor) -> bool:
+    """Whether there is nothing to convert, as is most often so."""
+    return (
+        isinstance(predictions, Tensor)
+        and isinstance(targets, Tensor)
+        and predictions.dtype is targets.dtype
+        and predictions.dtype in _FULL
+        and predictions.shape == targets.shape
+    )
 
 
 def require_tensor(tensor: Tensor, name: str) -> None:

@@ -68,8 +68,12 @@ class BaseLossConfig:
     _schema: ClassVar[Any] = None
 
     type: str = ""
-    weight: float = schema_utils.NonNegativeFloat(
-        default=1.0, description="How much the loss counts in the weighted sum of all losses.", examples=[0.5]
+    # A number, also where a subclass declares it anew, or the schedule of one that changes: schedules.py.
+    weight: float | dict[str, Any] = schema_utils.NonNegativeFloat(
+        default=1.0,
+        description="How much the loss counts in the weighted sum of all losses; a schedule lets it change over the "
+        "steps of training.",
+        examples=[0.5],
     )
     name: str | None = schema_utils.String(
         default=None,
@@ -171,6 +175,8 @@ class FeatureConfig:
     losses: tuple[BaseLossConfig, ...]
     num_classes: int | None = None
     classes: tuple[str, ...] | None = None
+    # "mask" where targets that are NaN are missing labels.
+    missing: str | None = None
 
     @property
     def context(self) -> FeatureContext:
@@ -182,3 +188,26 @@ class LossesConfig:
     """The losses of a config file, each with its settings and defaults."""
 
     features: tuple[FeatureConfig, ...]
+
+    @property
+    def keys(self) -> list[str]:
+        """What the losses are called in the results, in order: `feature/loss`, or `loss` where there is no feature."""
+        names = [(feature.name, loss.name or loss.type) for feature in self.features for loss in feature.losses]
+        return distinct([name if feature is None else f"{feature}/{name}" for feature, name in names])
+
+
+def distinct(names: list[str]) -> list[str]:
+    """The names, with a number behind those that stand there already: `a`, `a_2`, `a_3`."""
+    taken = set(names)
+    last: dict[str, int] = {}
+    found: list[str] = []
+    for name in names:
+        key = name
+        if name in last:
+            while key in taken:
+                last[name] += 1
+                key = f"{name}_{last[name]}"
+            taken.add(key)
+        last.setdefault(name, 1)
+        found.append(key)
+    return found

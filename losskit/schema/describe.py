@@ -21,6 +21,8 @@ def describe(schema: Mapping[str, Any]) -> str:
         return "a list" + what
     if kind == "object":
         values = schema.get("additionalProperties")
+        if values is False:
+            return str(schema["title"])
         return "a mapping" + (f" to {_plural(describe(values))}" if isinstance(values, dict) else "")
     words = {
         "number": "a number",

@@ -14,7 +14,7 @@ import urllib.parse
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from losskit.constants import DEFAULT_LOSSES, FEATURE_TYPES, MULTI, RESERVED
+from losskit.constants import DEFAULT_LOSSES, FEATURE_TYPES, MISSING, MULTI, RESERVED
 from losskit.schema.describe import describe
 
 Schema = dict[str, Any]
@@ -338,6 +338,11 @@ def _feature(definitions: Schema) -> Schema:
                 "items": {"title": "class name", "type": "string"},
                 "minItems": 1,
                 "uniqueItems": True,
+            },
+            "missing": {
+                "title": "missing labels",
+                "description": "`mask`: targets that are NaN are missing labels, and do not count.",
+                "enum": list(MISSING),
             },
         },
         "required": ["name", "type"],

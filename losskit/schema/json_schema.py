@@ -5,7 +5,7 @@ What it cannot express exactly is a TypeError: a schema that is weaker than the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import marshmallow
@@ -15,7 +15,7 @@ from marshmallow_dataclass.union_field import Union
 from losskit.constants import RESERVED
 from losskit.schema.base import BaseLossConfig
 from losskit.schema.describe import describe, yaml_text
-from losskit.schema.loading import Boolean, Either, Float, Integer, schema_fields
+from losskit.schema.loading import Boolean, Either, Float, Integer, Record, schema_fields
 
 Schema = dict[str, Any]
 
@@ -99,6 +99,8 @@ def field_schema(field: fields.Field[Any]) -> Schema:
         schema = {"type": "array", "items": items, "minItems": len(items), "maxItems": len(items)}
     elif kind is fields.Dict:
         schema = _mapping(field)
+    elif kind is Record:
+        schema = _record(field)
     elif kind is Either:
         schema = {"anyOf": [field_schema(option) for option in field.options]}  # type: ignore[attr-defined]
     elif kind is Union:
@@ -117,6 +119,20 @@ def _mapping(field: Any) -> Schema:
     if key is not None and (type(key) is not fields.String or key.validators):
         raise TypeError("the keys of a mapping must be plain strings")
     return {"type": "object", "additionalProperties": field_schema(field.value_field) if field.value_field else True}
+
+
+def _record(field: Any) -> Schema:
+    declared: Mapping[str, fields.Field[Any]] = field.schema.fields
+    required = [name for name, inner in declared.items() if inner.required]
+    return {
+        "title": field.called,
+        "type": "object",
+        "properties": {name: setting_schema(inner) for name, inner in declared.items()},
+        "additionalProperties": False,
+        # A misspelt key is one mistake, not a key too many and another that is missing.
+        "if": {"type": "object", "propertyNames": {"enum": list(declared)}},
+        "then": {"type": "object", "properties": dict.fromkeys(required, True), "required": required},
+    }
 
 
 def _add_validator(schema: Schema, validator: Any) -> None:

@@ -14,8 +14,18 @@ import marshmallow
 import marshmallow_dataclass
 from marshmallow import fields, validate
 
+from losskit.schema import schedules
+
 if TYPE_CHECKING:
     from losskit.schema.base import BaseLossConfig
+
+
+def _is_finite(value: float) -> bool:
+    """Whether a float can hold it, which JSON Schema asks of integers too."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 class Float(fields.Float):
@@ -24,11 +34,7 @@ class Float(fields.Float):
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise self.make_error("invalid")
-        try:
-            finite = math.isfinite(value)
-        except OverflowError:
-            finite = False
-        if not finite:
+        if not _is_finite(value):
             raise self.make_error("special")
         return float(value)
 
@@ -38,7 +44,7 @@ class Integer(fields.Integer):
 
     def _deserialize(self, value: Any, attr: Any, data: Any, **kwargs: Any) -> Any:
         integral = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-        if isinstance(value, bool) or not integral:
+        if isinstance(value, bool) or not integral or not _is_finite(value):
             raise self.make_error("invalid")
         return int(value)
 
@@ -70,6 +76,17 @@ class Either(fields.Field[Any]):
             except marshmallow.ValidationError as error:
                 messages.append(str(error))
         raise marshmallow.ValidationError(messages)
+
+
+class Record(fields.Nested):
+    """A mapping with keys of its own, each with its field; it is loaded as it is, without defaults.
+
+    `called` is what it is called where one says what a value may be: "a schedule".
+    """
+
+    def __init__(self, called: str, declared: Mapping[str, fields.Field[Any]], **kwargs: Any) -> None:
+        super().__init__(marshmallow.Schema.from_dict(dict(declared)), **kwargs)
+        self.called = called
 
 
 class StrictSchema(marshmallow.Schema):
@@ -109,8 +126,20 @@ def item(list_type: type, number_limits: list[validate.Validator]) -> fields.Fie
 
 
 def marshmallow_schema(cls: type[BaseLossConfig]) -> marshmallow.Schema:
-    """The schema that loads a mapping into `cls`; `cls.schema()` keeps it."""
-    return marshmallow_dataclass.class_schema(cls, base_schema=StrictSchema)()
+    """The schema that loads a mapping into `cls`; `cls.schema()` keeps it.
+
+    A weight may be a schedule in place of what the class says, because it belongs to the sum and not to the loss.
+    """
+    made = marshmallow_dataclass.class_schema(cls, base_schema=StrictSchema)
+    number = made._declared_fields["weight"]
+    weight = Either(
+        [number, schedules.field()],
+        allow_none=number.allow_none,
+        load_default=number.load_default,
+        dump_default=number.dump_default,
+        metadata=number.metadata,
+    )
+    return made.from_dict({"weight": weight}, name=made.__name__)()
 
 
 def schema_fields(cls: type[BaseLossConfig]) -> Mapping[str, fields.Field[Any]]:

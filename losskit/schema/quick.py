@@ -21,15 +21,17 @@ class UnknownKeywordError(LookupError):
     """The schema has a keyword that is not known here."""
 
 
-def compiled(schema: Mapping[str, Any]) -> Check:
+def compiled(schema: Mapping[str, Any] | bool) -> Check:
     """A function that says whether a value fits `schema`.
 
     Raises:
         UnknownKeywordError: ask jsonschema.
     """
+    if isinstance(schema, bool):
+        return lambda value: schema
     checks: list[Check] = []
     for keyword, limit in schema.items():
-        if keyword in _ANNOTATIONS:
+        if keyword in _SKIPPED:
             continue
         make = _MAKERS.get(keyword)
         if make is None:
@@ -107,12 +109,22 @@ def _additional(rest: Any, schema: Mapping[str, Any]) -> Check:
     known = schema.get("properties", {}).keys()
     if rest is False:
         return lambda value: not isinstance(value, dict) or value.keys() <= known
-    check = compiled({} if rest is True else rest)
+    check = compiled(rest)
     return lambda value: not isinstance(value, dict) or all(check(value[key]) for key in value.keys() - known)
 
 
 def _required(names: list[str], _: Mapping[str, Any]) -> Check:
     return lambda value: not isinstance(value, dict) or all(name in value for name in names)
+
+
+def _property_names(names: Mapping[str, Any], _: Mapping[str, Any]) -> Check:
+    check = compiled(names)
+    return lambda value: not isinstance(value, dict) or all(map(check, value))
+
+
+def _if(condition: Mapping[str, Any], schema: Mapping[str, Any]) -> Check:
+    holds, then, otherwise = (compiled(part) for part in (condition, schema.get("then", {}), schema.get("else", {})))
+    return lambda value: then(value) if holds(value) else otherwise(value)
 
 
 def _limit(is_within: Callable[[Any, Any], bool]) -> Callable[[Any, Any], Check]:
@@ -141,6 +153,8 @@ _MAKERS: dict[str, Callable[[Any, Mapping[str, Any]], Check]] = {
     "properties": _properties,
     "additionalProperties": _additional,
     "required": _required,
+    "propertyNames": _property_names,
+    "if": _if,
     "minimum": _limit(_at_least),
     "maximum": _limit(_at_most),
     "exclusiveMinimum": _limit(lambda value, limit: value > limit),
@@ -153,3 +167,5 @@ _MAKERS: dict[str, Callable[[Any, Mapping[str, Any]], Check]] = {
     "maxProperties": _size(dict, _at_most),
 }
 _ANNOTATIONS = {"title", "description", "markdownDescription", "default", "examples", "deprecated"}
+# `if` looks at the other two.
+_SKIPPED = {*_ANNOTATIONS, "then", "else"}

@@ -12,7 +12,17 @@ NUMBERS = [0, 1, 2, 3, -1, 0.5, 1.0, 2.0, -0.5, 1e-3, 2**31, 10**15, 1e300, -100
 SCALARS = [*NUMBERS, True, False, None, "", "1", "x", "cat", "mean", "none"]
 LISTS = [[], [1], [1, 2.0], [0.5, 1, 2], [2, 1], [1, -1], [1, "x"], [True], [None], [[1, 0], [0, 1]], [[1], []], ["x"]]
 MAPPINGS = [{}, {"cat": 1, "dog": 2.0}, {"cat": -1}, {"cat": "x"}, {"cat": True}, {"": 1}, {"logits": "a.b"}]
-VALUES = [*SCALARS, *LISTS, *MAPPINGS]
+SCHEDULES = [
+    {"schedule": "linear", "steps": 10},
+    {"schedule": "cyclical", "steps": 3.0, "ratio": 0.5, "from": 0.5, "to": 2, "warmup": 1},
+    {"schedule": "cosine", "steps": 3, "to": 0},
+    {"schedule": "linear", "steps": 3, "ratio": 0.5},
+    {"schedule": "linear"},
+    {"schedule": "linear", "stpes": 3},
+    {"schedule": "linaer", "steps": 3},
+    {"steps": 0},
+]
+VALUES = [*SCALARS, *LISTS, *MAPPINGS, *SCHEDULES]
 
 
 def one_in(chances):
@@ -107,6 +117,8 @@ def features(draw, index):
         feature["num_classes"] = draw(st.sampled_from([1, 2, 3.0, 0, 2.5, True, None, "3", 2**40]))
     if draw(one_in(6)):
         feature["classes"] = draw(st.sampled_from([["cat", "dog"], ["größe 😀"], [""], [], ["cat", 1], "cat", None]))
+    if draw(one_in(6)):
+        feature["missing"] = draw(st.sampled_from(["mask", "mask", "maks", True, None, []]))
     if draw(one_in(6)):
         feature[draw(st.sampled_from(["decoder", "los", "top_k", "$schema"]))] = draw(st.sampled_from(VALUES))
     if draw(one_in(12)):

@@ -8,11 +8,13 @@ import pytest
 from losskit.constants import FEATURE_TYPES
 from losskit.registry import registry
 from losskit.schema.document import LossRow, config_schema, dump
+from losskit.schema.schedules import KINDS
 from tests.editor.conftest import MODELINE
 
 pytestmark = pytest.mark.xdist_group("editor")
 
-FEATURE_KEYS = ["classes", "loss", "name", "num_classes", "type"]
+FEATURE_KEYS = ["classes", "loss", "missing", "name", "num_classes", "type"]
+SCHEDULE_KEYS = ["schedule", "steps", "from", "to", "warmup", "ratio"]
 # Where a mapping may begin, the server also offers to write its required keys at once, under the mapping's title.
 SKELETON = ["output feature"]
 
@@ -64,9 +66,10 @@ PROBES = {
     "a feature begins with its name or its type": ("output_features:\n  - |", [*FEATURE_KEYS, *SKELETON], {"loss"}),
     "a feature that has a name takes what it lacks": (
         "output_features:\n  - name: f\n    |",
-        ["type", "num_classes", "classes", *SKELETON],
+        ["type", "num_classes", "classes", "missing", *SKELETON],
     ),
-    "a feature that has a type takes a loss": (feature("number", "|"), ["loss", "num_classes", "classes"]),
+    "a feature that has a type takes a loss": (feature("number", "|"), ["loss", "num_classes", "classes", "missing"]),
+    "what is to be done about missing labels": (feature("number", "missing: |"), ["mask"]),
     "a feature type is one of twelve": ("output_features:\n  - name: f\n    type: |", FEATURE_TYPES),
     "a feature type that is begun is one of twelve": ("output_features:\n  - name: f\n    type: num|", FEATURE_TYPES),
     "a feature type in a mapping in braces": ("output_features: [{name: f, type: |}]", FEATURE_TYPES),
@@ -135,6 +138,22 @@ PROBES = {
     "one of the options in braces": (feature("number", "loss: {type: huber, reduction: |}"), ["mean", "sum"]),
     "one of the options under params": (block("number", "type: huber", "params:", "  reduction: |"), ["mean", "sum"]),
     "yes or no": (block("vector", "type: triplet_margin", "swap: |"), ["true", "false"]),
+    # Weights that change
+    "the keys of a schedule": (block("number", "type: huber", "weight:", "  |"), SCHEDULE_KEYS),
+    "a key of a schedule that is begun": (block("number", "type: huber", "weight:", "  st|"), SCHEDULE_KEYS),
+    "a key of a schedule in braces that is begun": (
+        feature("number", "loss: {type: huber, weight: {s|}}"),
+        SCHEDULE_KEYS,
+    ),
+    "the keys of a schedule that are not there yet": (
+        block("number", "type: huber", "weight:", "  schedule: linear", "  steps: 3", "  |"),
+        SCHEDULE_KEYS,
+        {"schedule", "steps"},
+    ),
+    "the keys of a schedule of a default loss": (block("anomaly", "weight:", "  |"), SCHEDULE_KEYS),
+    "the kind of a schedule": (block("number", "type: huber", "weight:", "  schedule: |"), KINDS),
+    "the kind of a schedule that is begun": (block("number", "type: huber", "weight:", "  schedule: cy|"), KINDS),
+    "the kind of a schedule in braces": (feature("number", "loss: {type: huber, weight: {schedule: |}}"), KINDS),
     "a number as its default and its examples": (block("number", "type: huber", "weight: |"), ["1", "0.5"]),
 }
 

@@ -151,6 +151,49 @@ PROBES = {
         feature("category", "loss: {type: cross_entropy, class_similarities: [[1, «x»]]}"),
         'Incorrect type. Expected "number".',
     ),
+    # Weights that change
+    "a weight that is text": (number("weight: «x»"), 'Incorrect type. Expected "number | a schedule".'),
+    "a weight that is a list": (number("weight: «[1, 2]»"), 'Incorrect type. Expected "number | a schedule".'),
+    "a weight that is an empty mapping": (number("weight: «{}»"), 'Incorrect type. Expected "number".'),
+    "weights of classes for a weight": (number("weight: «{cat: 1, dog: 2}»"), 'Incorrect type. Expected "number".'),
+    "a misspelt kind of schedule": (
+        number("weight: {schedule: «linaer», steps: 10}"),
+        'Value is not accepted. Valid values: "linear", "cosine", "step", "cyclical".',
+    ),
+    "a schedule without its steps": (number("«weight»: {schedule: linear}"), 'Missing property "steps".'),
+    "a schedule without its kind": (number("«weight»: {steps: 10}"), 'Missing property "schedule".'),
+    "a misspelt key of a schedule": (
+        number("weight: {schedule: linear, «stpes»: 10}"),
+        "Property stpes is not allowed.",
+    ),
+    "another system's key of a schedule": (
+        number("weight: {«type»: linear, steps: 3}"),
+        "Property type is not allowed.",
+    ),
+    "no steps of a schedule": (
+        number("weight: {schedule: linear, steps: «0»}"),
+        "Value is below the minimum of 1.",
+    ),
+    "a fraction of steps of a schedule": (
+        number("weight: {schedule: linear, steps: «2.5»}"),
+        'Incorrect type. Expected "integer".',
+    ),
+    "an end of a schedule that is too small": (
+        number("weight: {schedule: linear, steps: 9, to: «-1»}"),
+        "Value is below the minimum of 0.",
+    ),
+    "a ratio of a schedule that is too large": (
+        number("weight: {schedule: cyclical, steps: 9, ratio: «2»}"),
+        "Value is above the maximum of 1.",
+    ),
+    "a misspelt kind of schedule of a default loss": (
+        feature("timeseries", "loss: {weight: {schedule: «linaer», steps: 10}}"),
+        'Value is not accepted. Valid values: "linear", "cosine", "step", "cyclical".',
+    ),
+    "what is to be done about missing labels, misspelt": (
+        feature("number", "missing: «maks»"),
+        'Value is not accepted. Valid values: "mask".',
+    ),
     "a class name that is a number": (feature("category", "classes: [cat, «1»]"), 'Incorrect type. Expected "string".'),
     "a class that is named twice": (feature("category", "classes: «[cat, cat]»"), "Array has duplicate items."),
     "a number of classes that is 0": (feature("category", "num_classes: «0»"), "Value is below the minimum of 1."),
@@ -159,10 +202,15 @@ PROBES = {
         "Value is below the minimum of 0.",
     ),
     # Several
+    "two mistakes in a schedule": (
+        number("weight: {schedule: «linaer», steps: «x»}"),
+        "Value is not accepted.",
+        'Incorrect type. Expected "integer".',
+    ),
     "two settings that are wrong": (
-        number("delta: «-1», weight: «x»"),
+        number("delta: «-1», reduction: «x»"),
         "Value is below the exclusive minimum of 0.",
-        'Incorrect type. Expected "number".',
+        "Value is not accepted.",
     ),
     "two settings that are misspelt": (
         number("«detla»: 1, «wieght»: 2"),

@@ -68,6 +68,22 @@ PROBES = {
         loss("number", "loss: {type: huber, wei|ght: 2}"),
         [*parts("huber", "weight"), "Example:", "0.5"],
     ),
+    "a key of a schedule": (
+        loss("number", "loss: {type: huber, weight: {schedule: linear, ste|ps: 3}}"),
+        ["#### steps", "How many steps of the optimizer"],
+    ),
+    "a key of a schedule with its limits and its default": (
+        loss("number", "loss: {type: huber, weight: {schedule: linear, ra|tio: 0.3}}"),
+        ["#### ratio", "a cyclical weight changes", "a number greater than 0 and at most 1", "Default: `0.5`"],
+    ),
+    "the kind of a schedule": (
+        loss("number", "loss: {type: huber, weight: {schedule: lin|ear, steps: 3}}"),
+        ["#### schedule", "How the weight changes", "* `linear`", "* `cosine`", "* `step`", "* `cyclical`"],
+    ),
+    "what is to be done about missing labels": (
+        loss("number", "mis|sing: mask"),
+        ["#### missing labels", "targets that are NaN are missing labels"],
+    ),
     "a setting with options shows them, the chosen one first": (
         loss("number", "loss: {type: huber, reduc|tion: sum}"),
         [*parts("huber", "reduction"), "Allowed Values:", "* `sum`", "* `mean`"],

@@ -1,4 +1,4 @@
-"""`losskit plot`: draws losses and their gradients."""
+"""`losskit plot`: draws losses and their gradients, or weights that change over the steps of training."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ from losskit.cli.colour import Colour
 from losskit.cli.features import add_feature_argument
 from losskit.cli.plotting import BOTH, GRADIENT, VALUE, Picture, picture_of
 from losskit.config import Document, read
-from losskit.constants import RESERVED
-from losskit.diagnostics import cut, has_errors
+from losskit.constants import RESERVED, SCHEDULE_EXAMPLE
+from losskit.diagnostics import ConfigError, cut, has_errors, listing
 from losskit.registry import LossEntry, UnknownLossError, registry
 from losskit.spelling import nearest
 
 if TYPE_CHECKING:
     from losskit.modules.curves import Sweep
+    from losskit.schema.schedules import Schedule
 
 _LOSS = re.compile(r"\s*([^\s()=]+)\s*(?:\((.*)\)\s*)?", re.DOTALL)
 _SUFFIXES = (".svg", ".png")
@@ -47,10 +48,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     parser.add_argument(
         "losses",
-        nargs="+",
+        nargs="*",
         metavar="LOSS",
-        help="the name of a loss, also with settings of its own: 'huber(delta=0.5)'",
+        help="the name of a loss, also with settings of its own: 'huber(delta=0.5)'; "
+        "with --schedule, which of the config's losses: by name, as feature/loss, or all of a feature",
     )
+    parser.add_argument(
+        "--schedule", metavar="FILE", help="a config, of which the weights that change are drawn in place of losses"
+    )
+    parser.add_argument("--at", metavar="DOTTED.PATH", help="where in that config the losses stand")
     parser.add_argument(
         "--set",
         action="append",
@@ -59,7 +65,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a setting of all plotted losses that have it, or of one: huber.delta=0.5; may be repeated",
     )
     add_feature_argument(parser, "the feature type to plot it for")
-    parser.add_argument("--what", choices=[VALUE, GRADIENT, BOTH], default=BOTH, help="what to draw")
+    parser.add_argument("--what", choices=[VALUE, GRADIENT, BOTH], help=f"what to draw of losses; default {BOTH}")
     parser.add_argument("-o", "--output", metavar="FILE", help="a file to draw to, .svg or .png, not the terminal")
     parser.add_argument("--color", choices=["auto", "always", "never"], default="auto", help="when to use colour")
     add_plugin_argument(parser)
@@ -67,8 +73,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Draws the picture."""
-    _require(options.output)
+    _check_output(options.output)
     import_all_plugins(options.plugin)
+    picture = _picture_of_losses(options) if options.schedule is None else _picture_of_schedules(options)
+    if options.output:
+        _write(picture, Path(options.output))
+    else:
+        _print(picture, Colour(options.color, sys.stdout))
+    return EXIT_OK
+
+
+def _picture_of_losses(options: argparse.Namespace) -> Picture:
+    if not options.losses:
+        raise CannotRunError("name a loss to draw, or a config whose weights change: --schedule FILE")
+    if options.at is not None:
+        raise CannotRunError("--at says where the losses of a config stand: it needs --schedule")
+    try:
+        require_torch("plot")
+    except ImportError as error:
+        raise CannotRunError(str(error)) from error
     asked = _with_settings([_asked(text) for text in options.losses], options.set)
     from losskit.modules.curves import NoCurveError, common_sweeps, curve_of
 
@@ -80,21 +103,12 @@ def run(options: argparse.Namespace) -> int:
         }
     except NoCurveError as error:
         raise CannotRunError(str(error)) from error
-    picture = picture_of(curves, sweeps[0].label, options.what)
-    if options.output:
-        _write(picture, Path(options.output))
-    else:
-        _print(picture, Colour(options.color, sys.stdout))
-    return EXIT_OK
+    return picture_of(curves, sweeps[0].label, options.what or BOTH)
 
 
-def _require(output: str | None) -> None:
+def _check_output(output: str | None) -> None:
     if output is not None and Path(output).suffix.lower() not in _SUFFIXES:
         raise CannotRunError(f"cannot draw to {output!r}: the name of the file must end in {' or '.join(_SUFFIXES)}")
-    try:
-        require_torch("plot")
-    except ImportError as error:
-        raise CannotRunError(str(error)) from error
     if output is not None and output.lower().endswith(".png") and importlib.util.find_spec("matplotlib") is None:
         cure = 'pip install "losskit[plot]", or draw to a .svg file, which needs nothing'
         raise CannotRunError(f"a .png file needs matplotlib, which is not installed: {cure}")
@@ -195,6 +209,61 @@ def _module(asked: _Asked, sweep: Sweep) -> Any:
         raise CannotRunError(f"{asked.label} cannot be plotted with these settings")
     (config,) = validation.config().features[0].losses
     return module_of(config, context)
+
+
+# Weights that change
+
+
+def _picture_of_schedules(options: argparse.Namespace) -> Picture:
+    for option, given in (("--set", options.set), ("--feature", options.feature), ("--what", options.what)):
+        if given:
+            raise CannotRunError(f"{option} is for the curves of losses, not for --schedule")
+    from losskit.cli.plotting.schedules import picture_of_schedules
+
+    return picture_of_schedules(_chosen(options.schedule, _schedules(options.schedule, options.at), options.losses))
+
+
+def _schedules(path: str, at: str | None) -> dict[str, Schedule]:
+    """The weights of a config that change, by the names that its losses have in the results.
+
+    Raises:
+        CannotRunError: there are none, or the config is wrong.
+    """
+    from losskit.schema.schedules import schedule_of
+    from losskit.validation import load
+
+    try:
+        config = load(path, at=at)
+    except OSError as error:
+        raise CannotRunError(f"cannot read {path!r}: {error.strerror or error}") from error
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        raise CannotRunError(f"{path} is wrong, so that nothing is drawn") from error
+    weights = zip(config.keys, (loss.weight for feature in config.features for loss in feature.losses), strict=True)
+    found = {key: schedule_of(weight) for key, weight in weights if isinstance(weight, dict)}
+    if not found:
+        example = f"weight: {SCHEDULE_EXAMPLE}"
+        raise CannotRunError(f"no weight in {path} changes; one that does is written `{example}`")
+    return found
+
+
+def _chosen(path: str, schedules: Mapping[str, Schedule], names: Sequence[str]) -> Mapping[str, Schedule]:
+    """The schedules that are asked for, by loss, `feature/loss` or feature; all if none is named."""
+    chosen: dict[str, Schedule] = {}
+    for name in names:
+        fitting = {key: each for key, each in schedules.items() if name in _names(key)}
+        if not fitting:
+            near = nearest(name, dict.fromkeys(known for key in schedules for known in _names(key)))
+            suggestion = f", did you mean `{cut(near[0])}`?" if near else ""
+            these = listing(map(cut, schedules), 20)
+            raise CannotRunError(f"{path} has no weight that changes of {cut(name)!r}{suggestion}\n  it has: {these}")
+        chosen.update(fitting)
+    return chosen or schedules
+
+
+def _names(key: str) -> list[str]:
+    """By what a loss can be asked for."""
+    return [key, *filter(None, key.rpartition("/")[::2])]
 
 
 # Drawing

@@ -13,6 +13,7 @@ from losskit.cli.colour import Colour
 from losskit.constants import MULTI, RESERVED
 from losskit.registry import LossEntry, UnknownLossError, registry
 from losskit.schema.describe import describe, yaml_text
+from losskit.settings import record_of
 
 MAX_WIDTH = 100
 YAML_WIDTH = 80
@@ -76,6 +77,9 @@ def _text(entry: LossEntry, asked: str, colour: Colour) -> str:
             first, *rest = wrapped(head, "  ", "    ")
             lines += [first.replace(setting, colour.paint(setting, "bold"), 1), *rest]
             lines += wrapped(schema.get("description", ""), "      ", "      ")
+            for key, inner in (record_of(schema) or {"properties": {}})["properties"].items():
+                default = f"; default {yaml_text(inner['default'])}" if "default" in inner else ""
+                lines += wrapped(f"{key}: {describe(inner)}{default}", "        ", "          ")
     if entry.left_out:
         names = ", ".join(entry.left_out)
         lines += ["", *wrapped(f"not in a config, for YAML cannot hold them or a config uses the name itself: {names}")]

@@ -13,7 +13,7 @@ _shtab_losskit_show_option_strings=(-h --help --format --color --plugin)
 _shtab_losskit_schema_option_strings=(-h --help -o --output --check --draft --plugin)
 _shtab_losskit_init_option_strings=(-h --help --github --gitlab --pre-commit)
 _shtab_losskit_explain_option_strings=(-h --help --all --format --color)
-_shtab_losskit_plot_option_strings=(-h --help --set --feature --what -o --output --color --plugin)
+_shtab_losskit_plot_option_strings=(-h --help --schedule --at --set --feature --what -o --output --color --plugin)
 _shtab_losskit_completion_option_strings=(-h --help)
 _shtab_losskit_option_strings=(-h --help --version)
 
@@ -29,6 +29,7 @@ _shtab_losskit_schema___output_COMPGEN=_shtab_compgen_files
 _shtab_losskit_init_pos_0_COMPGEN=_shtab_compgen_dirs
 _shtab_losskit_explain_pos_0_COMPGEN=_losskit_code
 _shtab_losskit_plot_pos_0_COMPGEN=_losskit_losses
+_shtab_losskit_plot___schedule_COMPGEN=_shtab_compgen_files
 _shtab_losskit_plot__o_COMPGEN=_shtab_compgen_files
 _shtab_losskit_plot___output_COMPGEN=_shtab_compgen_files
 
@@ -78,7 +79,7 @@ _shtab_losskit_init___pre_commit_nargs=0
 _shtab_losskit_explain__h_nargs=0
 _shtab_losskit_explain___help_nargs=0
 _shtab_losskit_explain___all_nargs=0
-_shtab_losskit_plot_pos_0_nargs=+
+_shtab_losskit_plot_pos_0_nargs='*'
 _shtab_losskit_plot__h_nargs=0
 _shtab_losskit_plot___help_nargs=0
 _shtab_losskit_completion__h_nargs=0

@@ -69,7 +69,7 @@ function _shtab_losskit_using
 end
 
 set -g _shtab_losskit_commands validate list show schema init explain plot completion
-set -g _shtab_losskit_opts_with_value --at --color --draft --exclude --feature --format --ignore --output --output-format --plugin --select --set --stdin-filename --what -o
+set -g _shtab_losskit_opts_with_value --at --color --draft --exclude --feature --format --ignore --output --output-format --plugin --schedule --select --set --stdin-filename --what -o
 
 complete -c losskit -e
 complete -c losskit -f
@@ -130,13 +130,15 @@ complete -c losskit -n '_shtab_losskit_using explain' -l color -xka "auto always
 complete -c losskit -n '_shtab_losskit_using explain; and test $_shtab_losskit_npos -eq 0' -ka "(_losskit_code)" -d 'such as LK201 or unknown-setting; without it, all'
 complete -c losskit -n '_shtab_losskit_using; and test $_shtab_losskit_npos -eq 0' -a plot -d 'Draw losses and their gradients.'
 complete -c losskit -n '_shtab_losskit_using plot' -s h -l help -d 'show this help message and exit'
+complete -c losskit -n '_shtab_losskit_using plot' -l schedule -xka "(__fish_complete_path (commandline -ct))" -d 'a config, of which the weights that change are drawn in place of losses'
+complete -c losskit -n '_shtab_losskit_using plot' -l at -x -d 'where in that config the losses stand'
 complete -c losskit -n '_shtab_losskit_using plot' -l set -x -d 'a setting of all plotted losses that have it, or of one: huber.delta=0.5; may be repeated'
 complete -c losskit -n '_shtab_losskit_using plot' -l feature -xka "anomaly audio binary category category_distribution image number sequence set text timeseries vector" -d 'the feature type to plot it for: anomaly, audio, binary, category, category_distribution, image, number, sequence, set, text, timeseries, vector'
-complete -c losskit -n '_shtab_losskit_using plot' -l what -xka "value gradient both" -d 'what to draw'
+complete -c losskit -n '_shtab_losskit_using plot' -l what -xka "value gradient both" -d 'what to draw of losses; default both'
 complete -c losskit -n '_shtab_losskit_using plot' -s o -l output -xka "(__fish_complete_path (commandline -ct))" -d 'a file to draw to, .svg or .png, not the terminal'
 complete -c losskit -n '_shtab_losskit_using plot' -l color -xka "auto always never" -d 'when to use colour'
 complete -c losskit -n '_shtab_losskit_using plot' -l plugin -x -d 'import MODULE first, which registers losses of its own; may be repeated'
-complete -c losskit -n '_shtab_losskit_using plot; and test $_shtab_losskit_npos -ge 0' -ka "(_losskit_losses)" -d 'the name of a loss, also with settings of its own: '"'"'huber(delta=0.5)'"'"''
+complete -c losskit -n '_shtab_losskit_using plot; and test $_shtab_losskit_npos -ge 0' -ka "(_losskit_losses)" -d 'the name of a loss, also with settings of its own: '"'"'huber(delta=0.5)'"'"'; with --schedule, which of the config'"'"'s losses: by name, as feature/loss, or all of a feature'
 complete -c losskit -n '_shtab_losskit_using; and test $_shtab_losskit_npos -eq 0' -a completion -d 'Print the script by which a shell completes losskit.'
 complete -c losskit -n '_shtab_losskit_using completion' -s h -l help -d 'show this help message and exit'
 complete -c losskit -n '_shtab_losskit_using completion; and test $_shtab_losskit_npos -eq 0' -ka "bash zsh fish" -d 'one of bash, zsh, fish'

@@ -73,13 +73,15 @@ _shtab_losskit_list_defaults_added=0
 
 _shtab_losskit_plot_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
+  "--schedule[a config, of which the weights that change are drawn in place of losses]:FILE:_files"
+  "--at[where in that config the losses stand]:DOTTED.PATH:"
   "*--set[a setting of all plotted losses that have it, or of one\: huber.delta\=0.5\; may be repeated]:SETTING=VALUE:"
   "--feature[the feature type to plot it for\: anomaly, audio, binary, category, category_distribution, image, number, sequence, set, text, timeseries, vector]:TYPE:(anomaly audio binary category category_distribution image number sequence set text timeseries vector)"
-  "--what[what to draw]:what:(value gradient both)"
+  "--what[what to draw of losses\; default both]:what:(value gradient both)"
   {-o,--output}"[a file to draw to, .svg or .png, not the terminal]:FILE:_files"
   "--color[when to use colour]:color:(auto always never)"
   "*--plugin[import MODULE first, which registers losses of its own\; may be repeated]:MODULE:"
-  "*:the name of a loss, also with settings of its own\: \'huber(delta\=0.5)\':_losskit_losses"
+  "*:the name of a loss, also with settings of its own\: \'huber(delta\=0.5)\'\; with --schedule, which of the config\'s losses\: by name, as feature\/loss, or all of a feature:_losskit_losses"
 )
 
 # guard to ensure default positional specs are added only once per session
