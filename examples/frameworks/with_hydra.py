@@ -1,4 +1,4 @@
-"""A Hydra app whose config declares the losses: `python with_hydra.py --multirun output_features.0.loss.gamma=0,1,2`."""
+"""A Hydra app whose config declares the losses: `with_hydra.py --multirun output_features.0.loss.gamma=0,1,2`."""
 
 import hydra
 import torch

@@ -154,7 +154,9 @@ class ComputeLoss:
                 found = type(outputs).__name__
                 raise ValueError(f"the model must return a mapping with {listing(map(repr, features))}, got {found}")
             # A model may return more, such as its hidden states.
-            return {key: outputs[key] for key in outputs if key in self.criterion._known["predictions"]}
+            lookups = [plan.lookup for plan in self.criterion._plans]
+            known = {*features}.union(*(lookup.references("predictions") for lookup in lookups))
+            return {key: outputs[key] for key in outputs if key in known}
         if isinstance(outputs, Mapping):
             if features[0] in outputs:
                 outputs = outputs[features[0]]
