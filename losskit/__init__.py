@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from losskit.registry import losses as losses
     from losskit.registry import register_loss as register_loss
     from losskit.schema.base import LossesConfig as LossesConfig
+    from losskit.strategies import register_loss_balancing as register_loss_balancing
     from losskit.validation import load as load
     from losskit.validation import validate as validate
 
@@ -45,6 +46,7 @@ _PLACES = {
     "load": "losskit.validation",
     "losses": "losskit.registry",
     "register_loss": "losskit.registry",
+    "register_loss_balancing": "losskit.strategies",
     "testing": "",
     "validate": "losskit.validation",
 }

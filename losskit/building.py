@@ -17,8 +17,10 @@ from losskit.validation import Validation, load, plain
 if TYPE_CHECKING:
     from torch import nn
 
+    from losskit.modules.balancing import LossBalancing
     from losskit.modules.lookup import Term
     from losskit.modules.multi_task import MultiTaskLoss
+    from losskit.schema.balancing import BaseBalancingConfig
 
 
 def create_loss(
@@ -90,7 +92,18 @@ def build(
             entry = registry.get(loss.type, feature.type)
             module = module_of(loss, feature.context, entry)
             terms.append(term_of(entry, loss, feature.name, module, missing=feature.missing == "mask"))
-    return MultiTaskLoss(terms)
+    return MultiTaskLoss(terms, balancing=balancing_of(config.loss_balancing, len(terms)))
+
+
+def balancing_of(config: BaseBalancingConfig | None, num_tasks: int) -> LossBalancing | None:
+    """The module that balances so many losses; None where their weighted sum is all that is asked for."""
+    if config is None or config.type == "none":
+        return None
+    from losskit.strategies import strategies
+
+    settings = {field.name: getattr(config, field.name) for field in config.setting_fields()}
+    balancing: LossBalancing = strategies.get(config.type).module.load()(num_tasks, **settings)
+    return balancing
 
 
 def module_of(config: BaseLossConfig, feature: FeatureContext, entry: LossEntry | None = None) -> nn.Module:

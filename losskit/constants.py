@@ -56,6 +56,8 @@ MULTI = "multi"
 # Where a config holds its losses, and what it says of a feature.
 FEATURES_KEY = "output_features"
 LOSSES_KEY = "losses"
+# Beside either of them, how the losses are balanced.
+BALANCING_KEY = "loss_balancing"
 FEATURE_KEYS = ("name", "type", "loss", "num_classes", "classes", "missing")
 # What `missing` of a feature may be: targets that are NaN are masked.
 MISSING = ("mask",)

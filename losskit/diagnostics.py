@@ -49,6 +49,7 @@ CODES: dict[str, Code] = {
         ("LK106", "repeated-name", "two features, or two losses of a feature, have the same name"),
         ("LK107", "near-miss-key", "a key that looks like a misspelt one and would be ignored", WARNING),
         ("LK108", "no-default-loss", "the feature type has no default loss"),
+        ("LK109", "unknown-balancing", "no way to balance losses has this name"),
         ("LK201", "unknown-setting", "the loss has no such setting"),
         ("LK202", "type", "a value has the wrong type"),
         ("LK203", "range", "a number is outside its limits"),

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 
 from losskit.constants import (
+    BALANCING_KEY,
     DEFAULT_LOSSES,
     FEATURE_KEYS,
     FEATURE_TYPES,
@@ -19,7 +20,7 @@ from losskit.constants import (
     RESERVED,
     SCHEDULE_DEFAULTS,
 )
-from losskit.schema.compiled import CHECKS, LOSSES, NAMES
+from losskit.schema.compiled import CHECKS, LOSSES, NAMES, STRATEGIES
 from losskit.schema.quick import compiled
 from losskit.spelling import is_near_miss
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
 _TYPES = frozenset(FEATURE_TYPES)
 # Keys of a feature that may be settings in the wrong place.
-_BESIDE = {"params"}.union(*(settings for _, settings, *_ in LOSSES.values())).difference(FEATURE_KEYS)
+_BESIDE = {"params", BALANCING_KEY}.union(*(settings for _, settings, *_ in LOSSES.values())).difference(FEATURE_KEYS)
 
 
 def is_right(document: Document) -> bool:
@@ -40,17 +41,21 @@ def is_right(document: Document) -> bool:
     data = document.data
     if document.diagnostics or not isinstance(data, dict):
         return False
+    # A mapping of settings is left to the full check.
+    balancing = data.get(BALANCING_KEY, STRATEGIES[0])
+    if not isinstance(balancing, str) or balancing not in STRATEGIES:
+        return False
     look = _Look(document.odd)
     if FEATURES_KEY in data:
         features = data[FEATURES_KEY]
         if LOSSES_KEY in data or not isinstance(features, list) or not features:
             return False
-        if any(is_near_miss(key, (FEATURES_KEY,)) for key in data):
+        if any(is_near_miss(key, (FEATURES_KEY, BALANCING_KEY)) for key in data):
             return False
         names = {feature["name"] for feature in features if look.at_feature(feature)}
         return len(names) == len(features)
     losses = data.get(LOSSES_KEY)
-    if not isinstance(losses, list) or any(is_near_miss(key, (LOSSES_KEY,)) for key in data):
+    if not isinstance(losses, list) or any(is_near_miss(key, (LOSSES_KEY, BALANCING_KEY)) for key in data):
         return False
     return look.at_losses(losses)
 

@@ -16,7 +16,9 @@ from losskit.settings import fits, setting_errors
 from losskit.spelling import meant, nearest, suggested
 
 if TYPE_CHECKING:
-    from losskit.schema.base import BaseLossConfig, FeatureContext
+    from losskit.balancing_checker import FoundStrategy
+    from losskit.schema.base import BaseLossConfig, FeatureContext, Problem
+    from losskit.strategies import StrategyEntry
 
 
 # Of a long list of losses, so many are shown.
@@ -137,9 +139,9 @@ class LossChecker:
         if not fits:
             message = entry.misfit(show(values["type"]), str(context.type), self._names(context.type))
             self.report("LK105", paths["type"], message, help=self._how_to_list(context))
-        self._rename(entry, values, paths)
+        self.rename(entry, values, paths)
         found = FoundLoss(entry, values, paths)
-        wrong = self._check_settings(found)
+        wrong = self.check_settings(found)
         if entry.has_rules and fits:
             self._check_rules(found, context, wrong)
         yield found
@@ -247,7 +249,7 @@ class LossChecker:
                 values[key], paths[key] = value, where
         return values, paths
 
-    def _rename(self, entry: LossEntry, values: dict[str, Any], paths: dict[str, Path]) -> None:
+    def rename(self, entry: LossEntry | StrategyEntry, values: dict[str, Any], paths: dict[str, Path]) -> None:
         """Takes settings by their old names for what they are called now."""
         properties = entry.schema["properties"]
         for old in [key for key in values if properties.get(key, {}).get("deprecated")]:
@@ -260,7 +262,7 @@ class LossChecker:
             self.report("LK301", paths[old], message, on_key=True, severity=WARNING, suggestion=new, cure=cure)
             values[new], paths[new] = values.pop(old), paths.pop(old)
 
-    def _check_settings(self, found: FoundLoss) -> set[str]:
+    def check_settings(self, found: FoundLoss | FoundStrategy) -> set[str]:
         """Reports what is wrong with each setting; returns which are."""
         entry, values, paths = found
         properties = entry.schema["properties"]
@@ -275,7 +277,8 @@ class LossChecker:
                 suggestion, cure = suggested(key, fitting, taken=values)
                 suggestion = suggestion or suggested(key, names)[0]
                 suggestion, cure = self._params_meant(key, values[key]) or (suggestion, cure)
-                help: str | None = f"settings of `{entry.name}`: {', '.join(settings)}"
+                listed = ", ".join(settings)
+                help: str | None = f"settings of `{entry.name}`: {listed}" if listed else f"`{entry.name}` has none"
                 message = f"`{entry.name}` has no setting `{cut(key)}`"
                 if key in entry.left_out:
                     message += " in a config"
@@ -300,10 +303,11 @@ class LossChecker:
             )
         for key, value in values.items():
             self._warn_of_notation(value, paths[key])
-        if isinstance(values.get("inputs"), dict):
-            self._check_roles(found)
-        if isinstance(values.get("weight"), dict) and "weight" not in wrong:
-            self._check_schedule(found)
+        if isinstance(found, FoundLoss):
+            if isinstance(values.get("inputs"), dict):
+                self._check_roles(found)
+            if isinstance(values.get("weight"), dict) and "weight" not in wrong:
+                self._check_schedule(found)
         return wrong
 
     def _params_meant(self, key: str, value: Any) -> tuple[str, str | None] | None:
@@ -361,9 +365,11 @@ class LossChecker:
         cls = found.entry.config.load()
         config = cls(**{name: value for name, value in found.values.items() if name not in wrong})
         rules: Callable[..., Any] = BaseLossConfig.problems if wrong else cls.problems
-        for problem in rules(config, context):
-            if problem.setting in wrong:
-                continue
+        self.report_rules(found, (p for p in rules(config, context) if p.setting not in wrong))
+
+    def report_rules(self, found: FoundLoss | FoundStrategy, problems: Iterable[Problem]) -> None:
+        """Reports what rules across settings object to."""
+        for problem in problems:
             path = (*found.paths.get(problem.setting, found.paths["type"]), *problem.steps)
             message = f"`{problem.setting}` of `{found.entry.name}` {problem.message}"
             self.report(

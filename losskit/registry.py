@@ -125,12 +125,8 @@ class LossEntry:
     @functools.cached_property
     def schema(self) -> dict[str, Any]:
         """The JSON Schema of the loss's settings, without references to other schemas."""
-        definitions = catalogue.definitions() if self.is_built_in else {}
-        if found := definitions.get(f"loss_{self.name}"):
-            return _inlined(found, self.names, definitions)
-        from losskit.schema.json_schema import loss_schema
-
-        return loss_schema(self.config.load(), self.names, self.summary, self.roles)
+        definition = f"loss_{self.name}" if self.is_built_in else None
+        return settings_schema(definition, self.config, self.names, self.summary, self.roles)
 
 
 class Registry:
@@ -347,7 +343,7 @@ def _entry(
     name: str,
     feature_types: tuple[str, ...],
     other_names: tuple[tuple[str, ...], tuple[str, ...]],
-    config: type[BaseLossConfig] | None,
+    config: Any,
 ) -> LossEntry:
     from losskit.schema import signature
 
@@ -432,11 +428,29 @@ def _entry_points_of(info: Path) -> str:
     return ""
 
 
+def settings_schema(
+    definition: str | None,
+    config: Reference,
+    names: list[str],
+    summary: str,
+    roles: Sequence[str] = (),
+    *,
+    what: str = "loss",
+) -> dict[str, Any]:
+    """The JSON Schema of settings: from the definition in the generated file, or else written from the config class."""
+    definitions = catalogue.definitions() if definition else {}
+    if found := definitions.get(definition or ""):
+        return _inlined(found, names, definitions, what)
+    from losskit.schema.json_schema import loss_schema
+
+    return loss_schema(config.load(), names, summary, roles)
+
+
 # Keywords of settings in the schema of a whole config: what `inputs` may name is checked apart from settings.
 _OF_DOCUMENTS = ("propertyNames", "doNotSuggest")
 
 
-def _inlined(loss: dict[str, Any], names: list[str], definitions: dict[str, Any]) -> dict[str, Any]:
+def _inlined(loss: dict[str, Any], names: list[str], definitions: dict[str, Any], what: str) -> dict[str, Any]:
     """The schema of a loss as the validator needs it: shared settings written out, `params` already taken apart.
 
     What the document's schema says only about the place of a loss is left out: the validator looks after it by itself.
@@ -447,5 +461,5 @@ def _inlined(loss: dict[str, Any], names: list[str], definitions: dict[str, Any]
             reference = schema.get("$ref", "").removeprefix("#/definitions/")
             full = definitions[reference] if reference else schema
             properties[name] = {key: value for key, value in full.items() if key not in _OF_DOCUMENTS}
-    properties["type"] = {"enum": names, "description": "The name of the loss."}
+    properties["type"] = {"enum": names, "description": f"The name of the {what}."}
     return {**{key: value for key, value in loss.items() if key != "allOf"}, "properties": properties}

@@ -7,14 +7,19 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Container, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from losskit.config import MAX_PROBLEMS, number_of, usual_notation
 from losskit.diagnostics import INTERPOLATION_HELP, cut, is_interpolation, quoting, show, show_path
-from losskit.registry import LossEntry
 from losskit.schema.describe import describe, yaml_text
 from losskit.schema.quick import UnknownKeywordError, compiled, is_integer, is_number
 from losskit.spelling import OTHER_NAMES, suggested
+
+if TYPE_CHECKING:
+    from losskit.registry import LossEntry
+    from losskit.strategies import StrategyEntry
+
+    Entry = LossEntry | StrategyEntry
 
 _LIMITS = {
     "minimum": "at least",
@@ -48,7 +53,7 @@ class SettingError(NamedTuple):
     on_key: bool = False
 
 
-def fits(value: Any, entry: LossEntry, setting: str) -> bool:
+def fits(value: Any, entry: Entry, setting: str) -> bool:
     """Whether a value is allowed for a setting."""
     try:
         return compiled(entry.schema["properties"][setting])(value)
@@ -56,7 +61,7 @@ def fits(value: Any, entry: LossEntry, setting: str) -> bool:
         return True
 
 
-def setting_errors(entry: LossEntry, values: Mapping[str, Any]) -> Iterator[SettingError]:
+def setting_errors(entry: Entry, values: Mapping[str, Any]) -> Iterator[SettingError]:
     """What the schema of a loss objects to in `values`, apart from settings that the loss does not have."""
     if _check(entry)(values):
         return
@@ -146,7 +151,7 @@ def _judges_alone(schema: Mapping[str, Any]) -> bool:
 
 
 @functools.lru_cache(maxsize=512)
-def _check(entry: LossEntry) -> Callable[[Any], bool]:
+def _check(entry: Entry) -> Callable[[Any], bool]:
     """Says whether settings are surely right."""
     try:
         return compiled(entry.schema)
@@ -155,7 +160,7 @@ def _check(entry: LossEntry) -> Callable[[Any], bool]:
 
 
 @functools.lru_cache(maxsize=512)
-def validator(entry: LossEntry) -> Any:
+def validator(entry: Entry) -> Any:
     """The validator of a loss's settings, the loss's `type` among them."""
     return _validator_class()(entry.schema)
 
@@ -209,7 +214,7 @@ def _key_meant(key: str, schema: Mapping[str, Any], taken: Container[str] = ()) 
     return (other, None) if other in names else suggested(key, names)
 
 
-def _wrong_keys(entry: LossEntry, setting: str, steps: tuple[str | int, ...], error: Any) -> Iterator[SettingError]:
+def _wrong_keys(entry: Entry, setting: str, steps: tuple[str | int, ...], error: Any) -> Iterator[SettingError]:
     """What is wrong with the keys of a mapping: those that nobody knows, and those that are missing."""
     value, schema = error.instance, error.schema
     if error.validator == "required":
@@ -230,7 +235,7 @@ def _wrong_keys(entry: LossEntry, setting: str, steps: tuple[str | int, ...], er
         yield SettingError("LK102", setting, steps, f"{where} lacks `{key}`", help=help)
 
 
-def _explained(entry: LossEntry, setting: str, steps: tuple[str | int, ...], error: Any, instance: Any) -> SettingError:
+def _explained(entry: Entry, setting: str, steps: tuple[str | int, ...], error: Any, instance: Any) -> SettingError:
     code, what, suggestion, help, cure = _objection(error.validator, error.validator_value, instance, error.schema)
     if setting == "reduction" and instance == "none":
         help, cure = "`none` is for Python only: a config asks for one number to minimise", None

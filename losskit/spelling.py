@@ -16,6 +16,7 @@ OTHER_NAMES = {
     **dict.fromkeys(("end", "stop", "final"), "to"),
     **dict.fromkeys(("total_steps", "num_steps", "period", "duration"), "steps"),
     **dict.fromkeys(("warmup_steps", "num_warmup_steps", "delay"), "warmup"),
+    **dict.fromkeys(("loss_weighting", "task_balancing", "task_weighting"), "loss_balancing"),
 }
 # Longer words are compared with none: what is so long is no slip in a name, and would take long.
 MAX_LENGTH = 100

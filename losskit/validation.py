@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from losskit.config import MAX_BYTES, MAX_PROBLEMS, Document, Path, Uncollected, read
 from losskit.constants import (
+    BALANCING_KEY,
     CATEGORY,
     CATEGORY_DISTRIBUTION,
     DEFAULT_LOSSES,
@@ -31,7 +32,9 @@ from losskit.registry import Registry, registry
 from losskit.spelling import NEAR_MISS, OTHER_NAMES, Speller, is_near_miss, meant, nearest, suggested
 
 if TYPE_CHECKING:
+    from losskit.balancing_checker import FoundStrategy
     from losskit.schema.base import FeatureConfig, FeatureContext, LossesConfig
+    from losskit.strategies import Strategies
 
 # Keys that may be misspelt ones, of which so many are compared letter by letter.
 _MAX_COMPARED = 1000
@@ -161,12 +164,15 @@ class Validation:
         at: str | None = None,
         loss_of: FeatureContext | None = None,
         registry: Registry = registry,
+        strategies: Strategies | None = None,
     ) -> None:
         """Checks the losses at `at`; with `loss_of`, the document is a single loss of a feature of that kind."""
         self.document = document
         self.registry = registry
+        self.strategies = strategies
         self.has_losses = False  # whether the document says anything about losses, right or wrong
         self.features: list[FoundFeature] = []  # with the losses whose names are known
+        self.balancing: FoundStrategy | None = None
         # What keys look like, and each context once, so that the losses of an alias are checked once for all features
         # that are alike.
         self._near_misses: dict[tuple[str, tuple[str, ...]], list[str]] = {}
@@ -184,7 +190,7 @@ class Validation:
             last = self._problems[-1]
             message = f"there are more than {MAX_PROBLEMS:,} problems; the rest of the config is not checked"
             self._problems.append(Diagnostic("LK005", message, position=last.position, end=last.end, file=last.file))
-        if any(problem.code in ("LK103", "LK105", "LK108") for problem in self._problems):
+        if any(problem.code in ("LK103", "LK105", "LK108", "LK109") for problem in self._problems):
             self._problems += self.registry.plugin_problems
         self.diagnostics = in_order(self._problems)
 
@@ -210,7 +216,7 @@ class Validation:
             features.append(
                 FeatureConfig(feature.name, context.type, losses, context.num_classes, context.classes, feature.missing)
             )
-        return LossesConfig(tuple(features))
+        return LossesConfig(tuple(features), self.balancing and self.balancing.load())
 
     def _check_single_loss(self, context: FeatureContext) -> None:
         if context.type is not None and context.type not in FEATURE_TYPES:
@@ -223,6 +229,7 @@ class Validation:
 
     def _check_document(self, at: str | None) -> None:
         data: Any = self.document.data
+        around: Any = None
         path: Path = ()
         if at is not None:
             for step in at.split("."):
@@ -230,11 +237,14 @@ class Validation:
                 if found is None:
                     self._checker.report("LK101", path, f"there is nothing at `{at}`: no `{step}`", on_key=True)
                     return
-                path, data = (*path, found), data[found]
+                path, around, data = (*path, found), data, data[found]
             self.has_losses = True
         if isinstance(data, list) and path:
             check = self._check_features if path[-1] == FEATURES_KEY else self._check_bare_losses
             check(data, path)
+            if isinstance(around, dict):
+                self._check_near_misses(around, path[:-1], (BALANCING_KEY,))
+                self._check_balancing(around, path[:-1])
         else:
             self._check_top_level(data, path)
 
@@ -247,11 +257,14 @@ class Validation:
             self._checker.report("LK101", path, f"expected a mapping, found {show(data)}", help=cure)
             return
         present = [key for key in (FEATURES_KEY, LOSSES_KEY) if key in data]
-        self._check_near_misses(data, path, tuple(present) or (FEATURES_KEY, LOSSES_KEY))
+        known = (*present, BALANCING_KEY) if present else (FEATURES_KEY, LOSSES_KEY)
+        self._check_near_misses(data, path, known)
         if FEATURES_KEY in data:
             self._check_features(data[FEATURES_KEY], (*path, FEATURES_KEY))
         if LOSSES_KEY in data:
             self._check_bare_losses(data[LOSSES_KEY], (*path, LOSSES_KEY))
+        if present:
+            self._check_balancing(data, path)
         if FEATURES_KEY in data and LOSSES_KEY in data:
             message = f"`{LOSSES_KEY}` and `{FEATURES_KEY}` stand in one config; keep one of them"
             self._checker.report("LK101", (*path, LOSSES_KEY), message, on_key=True)
@@ -259,6 +272,16 @@ class Validation:
             message = f"there is neither `{FEATURES_KEY}` nor `{LOSSES_KEY}`, so there are no losses to check"
             help = "`at` leads to a list of losses, or to a mapping that has one of these" if path else None
             self._checker.report("LK101", path, message, help=help)
+
+    def _check_balancing(self, data: dict[str, Any], path: Path) -> None:
+        """Checks how the losses are balanced, which stands beside them."""
+        if BALANCING_KEY in data:
+            from losskit.balancing_checker import check_balancing
+
+            num_losses = None if has_errors(self._problems) else sum(map(len, self.losses))
+            self.balancing = check_balancing(
+                self._checker, self.strategies, data[BALANCING_KEY], (*path, BALANCING_KEY), num_losses
+            )
 
     def _check_near_misses(
         self, data: dict[str, Any], path: Path, known: tuple[str, ...], present: Collection[str] = ()
@@ -288,7 +311,12 @@ class Validation:
         return self._near_misses[key, known]
 
     def _looks_right(self, key: str, value: Any) -> bool:
-        """Whether `value` is what stands under `key`: features with types of ours, or losses that are known."""
+        """Whether `value` is what stands under `key`: features with types of ours, or losses and strategies we know."""
+        if key == BALANCING_KEY:
+            from losskit.strategies import strategies
+
+            kind = value.get("type") if isinstance(value, dict) else value
+            return isinstance(kind, str) and (self.strategies or strategies).find(kind) is not None
         items = value if isinstance(value, list) else [value]
         kinds = [item.get("type") if isinstance(item, dict) else item for item in items]
         if key == FEATURES_KEY:
@@ -371,7 +399,11 @@ class Validation:
                 self._checker.report("LK102", where, message, on_key=True, suggestion=key, help=help, cure=key)
 
     def _check_beside(self, feature: dict[str, Any], path: Path, losses: list[FoundLoss]) -> None:
-        """Warns of settings that stand beside `loss`, where they would be ignored."""
+        """Warns of settings that stand beside `loss`, and of what belongs to the whole config: it would be ignored."""
+        if BALANCING_KEY in feature:
+            message = f"`{BALANCING_KEY}` has no effect on a feature"
+            help = f"put it beside `{FEATURES_KEY}`: it is for the losses of all features"
+            self._checker.report("LK303", (*path, BALANCING_KEY), message, on_key=True, severity=WARNING, help=help)
         settings = {"params"}.union(*(found.entry.schema["properties"] for found in losses)) if losses else set()
         for key in feature:
             if key in settings and key not in FEATURE_KEYS:

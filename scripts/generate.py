@@ -19,15 +19,16 @@ from losskit.cli.commands import completion
 from losskit.diagnostics import CODES
 from losskit.registry import LossEntry, Reference, registry
 from losskit.schema import catalogue
-from losskit.schema.document import LossRow, config_schema, dump
+from losskit.schema.document import LossRow, StrategyRow, config_schema, dump
 from losskit.schema.json_schema import loss_schema
+from losskit.strategies import StrategyEntry, strategies
 from scripts.completion import completion_scripts
-from scripts.pages import pages
+from scripts.pages import pages, settings_tables
 from scripts.rules import table
 
 ROOT = Path(__file__).parent.parent
 HEADER = "Written by scripts/generate.py; change the losses, then run `make generate`."
-COMPILED = '''"""What a first look at a config needs to know of each built-in loss.
+COMPILED = '''"""What a first look at a config needs to know of the built-in losses and the ways to balance them.
 
 {header}
 """
@@ -57,24 +58,34 @@ def built_in_entries() -> list[LossEntry]:
     return [entry for entry in entries if entry.module.path.startswith("losskit.modules.")]
 
 
+def built_in_strategies() -> list[StrategyEntry]:
+    """Likewise, the strategies to balance losses; call it after `built_in_entries`."""
+    entries = [entry for entry in strategies.entries() if entry.module.loaded is not None]
+    return [entry for entry in entries if entry.module.path.startswith("losskit.modules.")]
+
+
 def generated() -> dict[Path, str]:
     """The text of each generated file."""
     entries = built_in_entries()
+    ways = built_in_strategies()
+    strategy_rows = [StrategyRow(e.name, e.summary, loss_schema(e.config.load(), [e.name], e.summary)) for e in ways]
+    lists = {"losses": [_row(entry) for entry in entries], "strategies": [_row(entry) for entry in ways]}
     package = ROOT / "losskit"
     schemas = {entry.name: _schema(entry) for entry in entries}
     return {
-        catalogue.CATALOGUE: dump({"note": HEADER, "losses": [_row(entry) for entry in entries]}),
-        catalogue.CONFIG_SCHEMA: dump(config_schema(_schema_row(entry) for entry in entries)),
-        package / "schema" / "compiled.py": COMPILED.format(header=HEADER, table=table(entries, schemas)),
-        package / "modules" / "__init__.pyi": _stub(entries, "module", "losskit.modules"),
-        package / "schema" / "__init__.pyi": _stub(entries, "config", "losskit.schema"),
+        catalogue.CATALOGUE: dump({"note": HEADER, **lists}),
+        catalogue.CONFIG_SCHEMA: dump(config_schema(map(_schema_row, entries), strategies=strategy_rows)),
+        package / "schema" / "compiled.py": COMPILED.format(header=HEADER, table=table(entries, schemas, ways)),
+        package / "modules" / "__init__.pyi": _stub(entries, ways, "module", "losskit.modules"),
+        package / "schema" / "__init__.pyi": _stub(entries, ways, "config", "losskit.schema"),
+        **settings_tables(strategy_rows, ROOT / "docs" / "balancing.md"),
         **_codes_pages(),
         **{completion.FOLDER / f"losskit.{shell}": text for shell, text in completion_scripts(entries).items()},
         **pages(entries, schemas, HEADER, ROOT / "docs"),
     }
 
 
-def _row(entry: LossEntry) -> dict[str, Any]:
+def _row(entry: LossEntry | StrategyEntry) -> dict[str, Any]:
     row = {field.name: getattr(entry, field.name) for field in fields(entry)}
     return {key: value.path if isinstance(value, Reference) else value for key, value in row.items()}
 
@@ -88,15 +99,24 @@ def _schema_row(entry: LossEntry) -> LossRow:
     return LossRow(entry.names, entry.feature_types, entry.summary, _schema(entry))
 
 
-def _stub(entries: list[LossEntry], kind: str, package: str) -> str:
+def _stub(entries: list[LossEntry], ways: list[StrategyEntry], kind: str, package: str) -> str:
     """What a package offers, for type checkers and editors: at run time it is imported when it is asked for."""
     offered = importlib.import_module(package)
     public = {(name, getattr(getattr(offered, name), "__module__", package)) for name in offered.__all__}
     for entry in entries:
         module, _, cls = (entry.config if kind == "config" else entry.module).path.partition(":")
         public |= {(name, module) for name in ([cls] if kind == "config" else [cls, f"{entry.name}_loss"])}
-    lines = [_import(module, name) for name, module in sorted(public, key=lambda p: (p[1], p[0]))]
+    for way in ways:
+        module, _, cls = (way.config if kind == "config" else way.module).path.partition(":")
+        public.add((cls, module))
+    lines = [_import(module, name) for name, module in sorted(public, key=_place)]
     return "\n".join([f"# {HEADER}", *lines]) + "\n"
+
+
+def _place(imported: tuple[str, str]) -> tuple[str, bool, str]:
+    """Where an import stands in ruff's order: by module, classes first, capitals or not."""
+    name, module = imported
+    return module, name[0].islower(), name.lower()
 
 
 def _import(module: str, name: str) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from losskit.constants import DEFAULT_LOSSES, FEATURE_TYPES, RESERVED
 from losskit.registry import LossEntry
 from losskit.schema.describe import describe, yaml_text
+from losskit.schema.document import StrategyRow
 from scripts.curves import curve
 
 Schema = dict[str, Any]
@@ -66,7 +67,7 @@ def _page(entry: LossEntry, schema: Schema, has_picture: bool) -> str:
     if has_picture:
         lines += [f"![The value and the gradient of {entry.name} as its input moves]({entry.name}.svg)", ""]
     lines += [rest, "", *_facts(entry), ""]
-    if settings := _settings(entry, schema):
+    if settings := _settings(schema):
         lines += ["## Settings", "", *settings, ""]
     lines += ["## In a config", "", *_yaml(entry, schema), ""]
     lines += ["## In Python", "", "```pycon", *_imports(entry, example), "```"]
@@ -89,13 +90,27 @@ def _code(names: tuple[str, ...]) -> str:
     return ", ".join(f"`{name}`" for name in names)
 
 
-def _settings(entry: LossEntry, schema: Schema) -> list[str]:
+def _settings(schema: Schema) -> list[str]:
     rows = []
     for name, setting in schema["properties"].items():
         if name not in RESERVED and not setting.get("deprecated"):
             cells = [f"`{name}`", f"`{yaml_text(setting['default'])}`", describe(setting), setting["description"]]
             rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return ["| setting | default | what it may be | effect |", "|---|---|---|---|", *rows] if rows else []
+
+
+def settings_tables(rows: Iterable[StrategyRow], page: Path) -> dict[Path, str]:
+    """The page on balancing with the settings of each strategy in their place, between two comments."""
+    text = page.read_text("utf-8")
+    for row in rows:
+        begin, end = f"<!-- settings of {row.name}: written by scripts/generate.py -->\n", "<!-- end of settings -->\n"
+        before, _, rest = text.partition(begin)
+        _, found, after = rest.partition(end)
+        if not found:
+            raise LookupError(f"{page.name} has no place for the settings of {row.name}: {begin}{end}")
+        table = "\n".join(_settings(row.schema)) or "No settings."
+        text = f"{before}{begin}\n{table}\n\n{end}{after}"
+    return {page: text}
 
 
 def _yaml(entry: LossEntry, schema: Schema) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Any
 from losskit.registry import LossEntry
 from losskit.schema.base import BaseLossConfig, FeatureContext
 from losskit.schema.quick import compiled
+from losskit.strategies import StrategyEntry
 
 Schema = dict[str, Any]
 
@@ -29,7 +30,7 @@ _SIZES: tuple[tuple[int | None, tuple[str, ...] | None], ...] = (
 )
 
 
-def table(entries: Iterable[LossEntry], schemas: Mapping[str, Schema]) -> str:
+def table(entries: Iterable[LossEntry], schemas: Mapping[str, Schema], ways: Iterable[StrategyEntry]) -> str:
     """The text of `losskit/schema/compiled.py`."""
     checks: list[Schema] = []
     losses = {}
@@ -62,7 +63,8 @@ def table(entries: Iterable[LossEntry], schemas: Mapping[str, Schema]) -> str:
     return (
         f"CHECKS: list[dict[str, Any]] = {_literal(checks)}\n\n"
         f"LOSSES: dict[str, Loss] = {_literal(losses)}\n\n"
-        f"NAMES: dict[str, str] = {_literal(names)}\n"
+        f"NAMES: dict[str, str] = {_literal(names)}\n\n"
+        f"STRATEGIES: tuple[str, ...] = {_literal(tuple(way.name for way in ways))}\n"
     )
 
 

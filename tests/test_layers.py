@@ -14,8 +14,8 @@ ROOT = Path(losskit.__file__).parent
 LAYERS = [
     {"constants", "diagnostics", "spelling"},
     {"schema", "config", "syntax"},
-    {"registry"},
-    {"modules", "settings", "loss_checker", "validation", "first_pass", "fixing"},
+    {"registry", "strategies"},
+    {"modules", "settings", "loss_checker", "balancing_checker", "validation", "first_pass", "fixing"},
     {"building", "testing", "smoke"},
     {"integrations"},
     {"cli"},

@@ -9,6 +9,16 @@ from losskit.modules.anomaly import deep_svdd_loss as deep_svdd_loss
 from losskit.modules.anomaly import drocc_loss as drocc_loss
 from losskit.modules.attention import AttentionSupervisionLoss as AttentionSupervisionLoss
 from losskit.modules.attention import attention_supervision_loss as attention_supervision_loss
+from losskit.modules.balancing import LossBalancing as LossBalancing
+from losskit.modules.balancing_by_gradient import GradNormBalancing as GradNormBalancing
+from losskit.modules.balancing_by_gradient import NashMTLBalancing as NashMTLBalancing
+from losskit.modules.balancing_by_gradient import PCGradBalancing as PCGradBalancing
+from losskit.modules.balancing_by_value import DWABalancing as DWABalancing
+from losskit.modules.balancing_by_value import FAMOBalancing as FAMOBalancing
+from losskit.modules.balancing_by_value import LogTransformBalancing as LogTransformBalancing
+from losskit.modules.balancing_by_value import NoneBalancing as NoneBalancing
+from losskit.modules.balancing_by_value import ParetoMTLBalancing as ParetoMTLBalancing
+from losskit.modules.balancing_by_value import UncertaintyBalancing as UncertaintyBalancing
 from losskit.modules.base import AdditiveLoss as AdditiveLoss
 from losskit.modules.base import LogitsInputsMixin as LogitsInputsMixin
 from losskit.modules.binary import BceLoss as BceLoss

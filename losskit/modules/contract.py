@@ -23,6 +23,7 @@ from losskit.modules.batches import BOUNDED_ROLES, Batch, candidates, cast, desc
 from losskit.registry import LossEntry, Registry, registry
 from losskit.schema.base import BaseLossConfig
 from losskit.schema.quick import compiled
+from losskit.strategies import strategies
 
 MakeBatch = Callable[[str, torch.Generator], "Batch"]
 
@@ -140,12 +141,12 @@ def check_loss(
 
 @contextlib.contextmanager
 def isolated_registry() -> Iterator[Registry]:
-    """Within the `with` block, losses may be registered; after it, they are forgotten."""
-    saved = dict(registry._all()), dict(registry._names)
+    """Within the `with` block, losses and ways to balance them may be registered; after it, they are forgotten."""
+    saved = dict(registry._all()), dict(registry._names), dict(strategies._all())
     try:
         yield registry
     finally:
-        registry._entries, registry._names = saved
+        registry._entries, registry._names, strategies._entries = saved
 
 
 # The points of the contract

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from losskit.constants import EVERYTHING
 from losskit.modules import checking, sharing
+from losskit.modules.balancing import LossBalancing, balanced
 from losskit.modules.base import AdditiveLoss
 from losskit.modules.item_weights import weighted, weighted_count, weights_of
 from losskit.modules.lookup import Given, Lookup, Term
 from losskit.modules.reduction import divide
+from losskit.schema.base import distinct
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -60,12 +62,12 @@ class MultiTaskLoss(nn.Module):
     num_steps: Tensor
     scheduled_weights: Tensor
 
-    def __init__(self, terms: Sequence[Term], *, balancing: nn.Module | None = None) -> None:
+    def __init__(self, terms: Sequence[Term], *, balancing: LossBalancing | None = None) -> None:
         super().__init__()
         # A list, for ModuleDict refuses names such as "type" or "a.b".
         self.losses = nn.ModuleList(term.module for term in terms)
         self.balancing = balancing
-        self.keys = _distinct([term.name if term.feature is None else f"{term.feature}/{term.name}" for term in terms])
+        self.keys = distinct([term.name if term.feature is None else f"{term.feature}/{term.name}" for term in terms])
         self._features = list(dict.fromkeys(term.feature for term in terms))
         self._schedules = [term.weight for term in terms if not isinstance(term.weight, (int, float))]
         self._step = 0
@@ -75,6 +77,7 @@ class MultiTaskLoss(nn.Module):
             weights = torch.tensor([schedule.at(0) for schedule in self._schedules])
             self.register_buffer("scheduled_weights", weights, persistent=False)
         self._plans = self._planned(terms)
+        self._shared: list[Tensor] | None = None
         self._is_bare = self._features == [None]
         self._is_sharing = any(plan.shares for plan in self._plans)
         self._known = [
@@ -175,6 +178,18 @@ class MultiTaskLoss(nn.Module):
         shared: Tensor | Iterable[Tensor] | None,
         normalizers: Mapping[str, Any] | None,
     ) -> Tensor:
+        if self.balancing is not None and values:
+            return balanced(
+                self.balancing,
+                values,
+                [
+                    plan.weight if plan.schedule is None else self.scheduled_weights[plan.schedule]
+                    for plan in self._plans
+                ],
+                shared=self._shared if shared is None else [shared] if isinstance(shared, Tensor) else list(shared),
+                present=present,
+                share=1 / getattr(normalizers, "num_batches", 1),
+            )
         total: Any = None
         for plan, value in zip(self._plans, values, strict=True):
             weighed = value
@@ -184,6 +199,14 @@ class MultiTaskLoss(nn.Module):
                 weighed = value * plan.weight
             total = weighed if total is None else total + weighed
         return torch.zeros(()) if total is None else total
+
+    def share(self, tensors: Iterable[Tensor]) -> None:
+        """Says which parameters all tasks have in common, for balancing by gradients.
+
+        The last shared layer is often enough, and cheaper than all of them: each task's gradient for these is computed
+        in every step. They stay the model's; the criterion neither saves nor optimizes them.
+        """
+        self._shared = list(tensors)
 
     def _checked(self, predictions: Any, targets: Any) -> tuple[Mapping[Any, Any], Mapping[Any, Any]]:
         if self._is_bare:
@@ -310,7 +333,7 @@ class MultiTaskLoss(nn.Module):
             self.num_steps.fill_(self._step)
             self._set_weights()
         if self.balancing is not None:
-            self.balancing.step()  # type: ignore[operator]
+            self.balancing.step()
 
     def _set_weights(self) -> None:
         weights = [schedule.at(self._step) for schedule in self._schedules]
@@ -388,17 +411,3 @@ def _divided(value: Any, normalizer: Tensor | float) -> Any:
     if isinstance(value, Mapping):
         return {name: divide(part, normalizer) for name, part in value.items()}
     return divide(value, normalizer)
-
-
-def _distinct(names: list[str]) -> list[str]:
-    """The names, with a number behind those that stand there already: `a`, `a_2`, `a_3`."""
-    seen: dict[str, int] = {}
-    distinct: list[str] = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        key = name if seen[name] == 1 else f"{name}_{seen[name]}"
-        while key in distinct or (key != name and key in names):
-            seen[name] += 1
-            key = f"{name}_{seen[name]}"
-        distinct.append(key)
-    return distinct

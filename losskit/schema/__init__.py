@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 __all__ = [
+    "BaseBalancingConfig",
     "BaseLossConfig",
     "FeatureConfig",
     "FeatureContext",
@@ -26,6 +27,10 @@ def __getattr__(name: str) -> Any:
         import losskit.schema.fields as fields  # noqa: PLR0402 - `from losskit.schema` would ask this function again
 
         return fields
+    if name == "BaseBalancingConfig":
+        from losskit.schema.balancing import BaseBalancingConfig
+
+        return BaseBalancingConfig
     if name in __all__:
         from losskit.schema import base
 

@@ -5,6 +5,16 @@ from losskit.schema.anomaly import DeepSadLossConfig as DeepSadLossConfig
 from losskit.schema.anomaly import DeepSvddLossConfig as DeepSvddLossConfig
 from losskit.schema.anomaly import DroccLossConfig as DroccLossConfig
 from losskit.schema.attention import AttentionSupervisionLossConfig as AttentionSupervisionLossConfig
+from losskit.schema.balancing import BaseBalancingConfig as BaseBalancingConfig
+from losskit.schema.balancing import DWABalancingConfig as DWABalancingConfig
+from losskit.schema.balancing import FAMOBalancingConfig as FAMOBalancingConfig
+from losskit.schema.balancing import GradNormBalancingConfig as GradNormBalancingConfig
+from losskit.schema.balancing import LogTransformBalancingConfig as LogTransformBalancingConfig
+from losskit.schema.balancing import NashMTLBalancingConfig as NashMTLBalancingConfig
+from losskit.schema.balancing import NoneBalancingConfig as NoneBalancingConfig
+from losskit.schema.balancing import ParetoMTLBalancingConfig as ParetoMTLBalancingConfig
+from losskit.schema.balancing import PCGradBalancingConfig as PCGradBalancingConfig
+from losskit.schema.balancing import UncertaintyBalancingConfig as UncertaintyBalancingConfig
 from losskit.schema.base import BaseLossConfig as BaseLossConfig
 from losskit.schema.base import FeatureConfig as FeatureConfig
 from losskit.schema.base import FeatureContext as FeatureContext

@@ -15,6 +15,8 @@ from losskit.spelling import Speller
 if TYPE_CHECKING:
     import marshmallow
 
+    from losskit.schema.balancing import BaseBalancingConfig
+
 T = TypeVar("T")
 
 
@@ -56,18 +58,52 @@ class FeatureContext:
 
 
 @dataclass
-class BaseLossConfig:
-    """The settings of a loss. Subclasses add their own; `type` and those below are there for every loss."""
+class BaseConfig:
+    """What is chosen by its `type` and has settings: a loss, or a way of balancing losses."""
 
+    # What a config may say that is no setting.
+    reserved: ClassVar[tuple[str, ...]] = ("type",)
     registered_name: ClassVar[str | None] = None
-    # Settings without which a loss cannot be used and for which no default can stand, such as the size of a layer,
-    # with values that fit examples of 3 classes and 5 dimensions.
-    example_settings: ClassVar[dict[str, Any]] = {}
     # Names that settings once had, each with the one that it has now: they work with a warning.
     renamed_settings: ClassVar[dict[str, str]] = {}
     _schema: ClassVar[Any] = None
 
     type: str = ""
+
+    def __post_init__(self) -> None:
+        self.type = self.type or type(self).default_name()
+
+    @classmethod
+    def default_name(cls) -> str:
+        """The name under which it is registered; before that, the one that follows from the class's name."""
+        stem = cls.__name__.removesuffix("Config").removesuffix("Loss").removesuffix("Balancing")
+        return cls.registered_name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", stem).lower()
+
+    @classmethod
+    def setting_fields(cls) -> list[dataclasses.Field[Any]]:
+        """The fields that become keyword arguments of the constructor."""
+        return [field for field in dataclasses.fields(cls) if field.name not in cls.reserved]
+
+    @classmethod
+    def schema(cls) -> marshmallow.Schema:
+        """The marshmallow schema that loads a mapping of settings into this class."""
+        if cls._schema is None or "_schema" not in vars(cls):
+            from losskit.schema.loading import marshmallow_schema  # Here, because marshmallow costs 60 ms.
+
+            cls._schema = marshmallow_schema(cls)
+        schema: marshmallow.Schema = cls._schema
+        return schema
+
+
+@dataclass
+class BaseLossConfig(BaseConfig):
+    """The settings of a loss. Subclasses add their own; `type` and those below are there for every loss."""
+
+    reserved: ClassVar[tuple[str, ...]] = RESERVED
+    # Settings without which a loss cannot be used and for which no default can stand, such as the size of a layer,
+    # with values that fit examples of 3 classes and 5 dimensions.
+    example_settings: ClassVar[dict[str, Any]] = {}
+
     # A number, also where a subclass declares it anew, or the schedule of one that changes: schedules.py.
     weight: float | dict[str, Any] = schema_utils.NonNegativeFloat(
         default=1.0,
@@ -85,20 +121,6 @@ class BaseLossConfig:
         description="Where the loss finds what it takes, if it is called otherwise: its role, then a key of this "
         "feature's predictions, or targets, or `feature.key` for another feature's."
     )
-
-    def __post_init__(self) -> None:
-        self.type = self.type or type(self).loss_name()
-
-    @classmethod
-    def loss_name(cls) -> str:
-        """The name under which the loss is registered; before that, the one that follows from the class's name."""
-        stem = cls.__name__.removesuffix("Config").removesuffix("Loss")
-        return cls.registered_name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", stem).lower()
-
-    @classmethod
-    def setting_fields(cls) -> list[dataclasses.Field[Any]]:
-        """The fields that become keyword arguments of the loss."""
-        return [field for field in dataclasses.fields(cls) if field.name not in RESERVED]
 
     def settings(self, feature: FeatureContext | None = None) -> dict[str, Any]:
         """The keyword arguments of the loss, with mappings of class names put in the order of the feature's classes."""
@@ -125,16 +147,6 @@ class BaseLossConfig:
     def has_rules(cls) -> bool:
         """Whether `problems` can find anything, so that a validator need not load the class otherwise."""
         return bool(cls.class_settings()) or cls.problems is not BaseLossConfig.problems
-
-    @classmethod
-    def schema(cls) -> marshmallow.Schema:
-        """The marshmallow schema that loads a mapping of settings into this class."""
-        if cls._schema is None or "_schema" not in vars(cls):
-            from losskit.schema.loading import marshmallow_schema  # Here, because marshmallow costs 60 ms.
-
-            cls._schema = marshmallow_schema(cls)
-        schema: marshmallow.Schema = cls._schema
-        return schema
 
 
 def _class_problems(name: str, value: Any, feature: FeatureContext) -> Iterator[Problem]:
@@ -185,9 +197,10 @@ class FeatureConfig:
 
 @dataclasses.dataclass(frozen=True)
 class LossesConfig:
-    """The losses of a config file, each with its settings and defaults."""
+    """The losses of a config file, each with its settings and defaults, and how they are balanced."""
 
     features: tuple[FeatureConfig, ...]
+    loss_balancing: BaseBalancingConfig | None = None
 
     @property
     def keys(self) -> list[str]:

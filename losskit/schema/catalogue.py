@@ -1,4 +1,4 @@
-"""The generated list of built-in losses, read without importing any of them."""
+"""The generated lists of built-in losses and strategies to balance them, read without importing any of them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,19 @@ CONFIG_SCHEMA = DIRECTORY / "losskit.schema.json"
 
 
 @functools.cache
+def _catalogue() -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = json.loads(CATALOGUE.read_text("utf-8")) if CATALOGUE.exists() else {}
+    return found
+
+
 def rows() -> list[dict[str, Any]]:
     """One row per built-in loss, with the fields of `losskit.registry.LossEntry`."""
-    losses: list[dict[str, Any]] = json.loads(CATALOGUE.read_text("utf-8"))["losses"] if CATALOGUE.exists() else []
-    return losses
+    return _catalogue().get("losses", [])
+
+
+def strategy_rows() -> list[dict[str, Any]]:
+    """One row per built-in strategy to balance losses, with the fields of `losskit.strategies.StrategyEntry`."""
+    return _catalogue().get("strategies", [])
 
 
 @functools.cache
@@ -51,4 +60,9 @@ def public_names(package: str) -> dict[str, tuple[str, ...]]:
             if module.startswith(package + "."):
                 # A loss's function stands beside its module and bears the name of the loss.
                 found.setdefault(module, []).extend([cls] if key == "config" else [cls, f"{row['name']}_loss"])
+    for row in strategy_rows():
+        for key in ("module", "config"):
+            module, _, cls = row[key].partition(":")
+            if module.startswith(package + "."):
+                found.setdefault(module, []).append(cls)
     return {module: tuple(sorted(names)) for module, names in sorted(found.items())}

@@ -1,4 +1,4 @@
-"""What a first look at a config needs to know of each built-in loss.
+"""What a first look at a config needs to know of the built-in losses and the ways to balance them.
 
 Written by scripts/generate.py; change the losses, then run `make generate`.
 """
@@ -778,3 +778,5 @@ NAMES: dict[str, str] = {'adaptive_log_softmax': 'adaptive_log_softmax',
  'triplet_margin': 'triplet_margin',
  'triplet_margin_with_distance': 'triplet_margin_with_distance',
  'weighted_softmax': 'weighted_softmax'}
+
+STRATEGIES: tuple[str, ...] = ('dwa', 'famo', 'gradnorm', 'log_transform', 'nash_mtl', 'none', 'pareto_mtl', 'pcgrad', 'uncertainty')

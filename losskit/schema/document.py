@@ -44,8 +44,16 @@ class LossRow(NamedTuple):
     schema: Schema
 
 
-def config_schema(losses: Iterable[LossRow], draft: str = "7") -> Schema:
-    """The JSON Schema of config files that may use `losses`."""
+class StrategyRow(NamedTuple):
+    """What the schema of a config file needs to know of a strategy to balance losses."""
+
+    name: str
+    summary: str
+    schema: Schema
+
+
+def config_schema(losses: Iterable[LossRow], draft: str = "7", *, strategies: Iterable[StrategyRow] = ()) -> Schema:
+    """The JSON Schema of config files that may use `losses` and `strategies`."""
     rows = sorted(losses, key=lambda row: row.names[0])
     definitions: Schema = {}
     settings = {row.names[0]: _settings(row) for row in rows}
@@ -66,6 +74,7 @@ def config_schema(losses: Iterable[LossRow], draft: str = "7") -> Schema:
             definitions.update(_places(feature_type, allowed, has_multi))
     definitions.update(_places(ANY, rows, has_multi))
     definitions["feature"] = _feature(definitions)
+    definitions.update(_balancing(sorted(strategies, key=lambda row: row.name)))
     schema = {
         "$schema": DRAFTS["7"][0],
         "title": "losskit config",
@@ -80,6 +89,7 @@ def config_schema(losses: Iterable[LossRow], draft: str = "7") -> Schema:
                 "items": _ref("feature"),
             },
             "losses": _ref(f"{ANY}_list"),
+            "loss_balancing": _ref("balancing"),
         },
         "if": _has("output_features"),
         "then": {
@@ -265,6 +275,48 @@ def _places(feature_type: str, rows: list[LossRow], has_multi: bool) -> Schema:
             "else": single,
         },
     }
+
+
+def _balancing(rows: list[StrategyRow]) -> Schema:
+    """How losses may be balanced: a name or a mapping. Nothing else has definitions of these names."""
+    title = "loss balancing"
+    names = {
+        "title": "strategy",
+        "enum": [row.name for row in rows],
+        "enumDescriptions": [row.summary for row in rows],
+        "errorMessage": f"no way to balance losses; one of {', '.join(row.name for row in rows)}",
+    }
+    a_mapping = {"title": title, "type": "object"}
+    definitions: Schema = {
+        "balancing_name": names,
+        "balancing_mapping": {
+            **a_mapping,
+            "properties": {"type": names},
+            "required": ["type"],
+            "allOf": [_ref(f"chosen_{row.name}") for row in rows],
+        },
+        "balancing": {
+            "title": title,
+            "description": "How the losses of several tasks are made one value to minimise; without it, their weighted "
+            "sum.",
+            "anyOf": [_ref("balancing_name"), {"title": title}],
+            "if": a_mapping,
+            "then": _ref("balancing_mapping"),
+            "else": _ref("balancing_name"),
+        },
+    }
+    for row in rows:
+        settings = {name: _titled(name, schema) for name, schema in row.schema["properties"].items()}
+        text = f"`{row.name}`: {row.summary}"
+        settings["type"] = {"title": "strategy", "type": "string", "markdownDescription": text}
+        definitions[f"strategy_{row.name}"] = {
+            **row.schema,
+            "description": row.summary,
+            "markdownDescription": row.summary,
+            "properties": settings,
+        }
+        definitions[f"chosen_{row.name}"] = _when(row.name, _ref(f"strategy_{row.name}"))
+    return definitions
 
 
 def _multi(losses: Schema) -> Schema:

@@ -12,8 +12,7 @@ import marshmallow
 from marshmallow import fields, validate
 from marshmallow_dataclass.union_field import Union
 
-from losskit.constants import RESERVED
-from losskit.schema.base import BaseLossConfig
+from losskit.schema.base import BaseConfig, BaseLossConfig
 from losskit.schema.describe import describe, yaml_text
 from losskit.schema.loading import Boolean, Either, Float, Integer, Record, schema_fields
 
@@ -31,21 +30,21 @@ _SCALARS: dict[type, str] = {
 _LENGTH_KEYWORDS = {"array": "Items", "object": "Properties", "string": "Length"}
 
 
-def loss_schema(
-    config_cls: type[BaseLossConfig], names: list[str], description: str, roles: Sequence[str] = ()
-) -> Schema:
-    """The JSON Schema of one loss, registered as `names[0]` with the others as aliases.
+def loss_schema(config_cls: type[BaseConfig], names: list[str], description: str, roles: Sequence[str] = ()) -> Schema:
+    """The JSON Schema of one loss, or way of balancing, registered as `names[0]` with the others as aliases.
 
-    `roles` are what it takes, which `inputs` may rename.
+    `roles` are what a loss takes, which `inputs` may rename.
 
     Raises:
         TypeError: a field or a validator has no exact form in JSON Schema, or a default breaks its own limits.
     """
     declared = schema_fields(config_cls)
-    properties: dict[str, Schema] = {"type": _options(names, "The name of the loss.")}
+    what = "loss" if issubclass(config_cls, BaseLossConfig) else "strategy"
+    properties: dict[str, Schema] = {"type": _options(names, f"The name of the {what}.")}
     # What is special to the loss comes first, then what its base classes share.
     own = [name for cls in config_cls.__mro__ for name in vars(cls).get("__annotations__", {}) if name in declared]
-    for name in [*(name for name in dict.fromkeys(own) if name not in RESERVED), *RESERVED[1:]]:
+    reserved = config_cls.reserved
+    for name in [*(name for name in dict.fromkeys(own) if name not in reserved), *reserved[1:]]:
         try:
             properties[name] = setting_schema(declared[name])
         except TypeError as error:

@@ -17,7 +17,7 @@ from marshmallow import fields, validate
 from losskit.schema import schedules
 
 if TYPE_CHECKING:
-    from losskit.schema.base import BaseLossConfig
+    from losskit.schema.base import BaseConfig
 
 
 def _is_finite(value: float) -> bool:
@@ -125,12 +125,14 @@ def item(list_type: type, number_limits: list[validate.Validator]) -> fields.Fie
     return StrictSchema.TYPE_MAPPING[list_type]()
 
 
-def marshmallow_schema(cls: type[BaseLossConfig]) -> marshmallow.Schema:
+def marshmallow_schema(cls: type[BaseConfig]) -> marshmallow.Schema:
     """The schema that loads a mapping into `cls`; `cls.schema()` keeps it.
 
     A weight may be a schedule in place of what the class says, because it belongs to the sum and not to the loss.
     """
     made = marshmallow_dataclass.class_schema(cls, base_schema=StrictSchema)
+    if "weight" not in made._declared_fields:  # no loss
+        return made()
     number = made._declared_fields["weight"]
     weight = Either(
         [number, schedules.field()],
@@ -142,6 +144,6 @@ def marshmallow_schema(cls: type[BaseLossConfig]) -> marshmallow.Schema:
     return made.from_dict({"weight": weight}, name=made.__name__)()
 
 
-def schema_fields(cls: type[BaseLossConfig]) -> Mapping[str, fields.Field[Any]]:
+def schema_fields(cls: type[BaseConfig]) -> Mapping[str, fields.Field[Any]]:
     """The marshmallow field of each setting of `cls`, by name."""
     return cls.schema().fields

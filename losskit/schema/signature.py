@@ -10,9 +10,9 @@ import typing
 from collections.abc import Callable
 from typing import Any
 
-from losskit.constants import LOGITS, RESERVED, TARGETS
+from losskit.constants import LOGITS, TARGETS
 from losskit.schema import fields as schema_utils
-from losskit.schema.base import BaseLossConfig, dataclass
+from losskit.schema.base import BaseConfig, BaseLossConfig, dataclass
 
 _SCALARS = (bool, int, float, str)
 # What the parameters of `forward` that take targets are called in torch.nn and in common loss code.
@@ -29,15 +29,18 @@ class Constructor(typing.NamedTuple):
 
 
 def read_constructor(
-    loss: Callable[..., Any], skip: int, config_cls: type[BaseLossConfig] | None = None
+    loss: Callable[..., Any],
+    skip: int,
+    config_cls: type[BaseConfig] | None = None,
+    base: type[BaseConfig] = BaseLossConfig,
 ) -> Constructor:
-    """Reads the parameters of `loss` after the first `skip`.
+    """Reads the parameters of `loss` after the first `skip`; `base` is what its config derives from.
 
     Raises:
         TypeError: a parameter has no default, neither of its own nor in `config_cls`.
     """
     hints = _hints(loss)
-    configured = set(config_cls.__dataclass_fields__) if config_cls and _is_config(config_cls) else set()
+    configured = set(config_cls.__dataclass_fields__) if config_cls and _is_config(config_cls, base) else set()
     settings: dict[str, tuple[Any, Any]] = {}
     takes_any, left_out = False, []
     for parameter in list(inspect.signature(loss).parameters.values())[skip:]:
@@ -49,22 +52,22 @@ def read_constructor(
             raise TypeError(_no_default(parameter.name, hints.get(parameter.name)))
         else:
             annotation = _annotation(hints.get(parameter.name, parameter.empty), parameter.default)
-            if annotation is None or parameter.name in RESERVED or parameter.kind is parameter.POSITIONAL_ONLY:
+            if annotation is None or parameter.name in base.reserved or parameter.kind is parameter.POSITIONAL_ONLY:
                 left_out.append(parameter.name)
             else:
                 settings[parameter.name] = (annotation, parameter.default)
     return Constructor(settings, takes_any, tuple(left_out))
 
 
-def check_config(config_cls: Any, constructor: Constructor, name: str) -> None:
-    """Whether `config_cls` can be the config of the loss `name` with this constructor.
+def check_config(config_cls: Any, constructor: Constructor, name: str, base: type[BaseConfig] = BaseLossConfig) -> None:
+    """Whether `config_cls` can be the config of what is registered as `name`, with this constructor.
 
     Raises:
         TypeError: it is no config class, has a setting without a default or one that the constructor does not take,
             or its `type` has other options than `name`.
     """
-    if not _is_config(config_cls):
-        raise TypeError(f"the config {config_cls!r} is no subclass of losskit.schema.BaseLossConfig")
+    if not _is_config(config_cls, base):
+        raise TypeError(f"the config {config_cls!r} is no subclass of losskit.schema.{base.__name__}")
     undecorated = [n for n in vars(config_cls).get("__annotations__", {}) if n not in config_cls.__dataclass_fields__]
     if undecorated:
         raise TypeError(f"{config_cls.__name__} declares {undecorated[0]!r} but is not decorated with @dataclass")
@@ -86,11 +89,11 @@ def check_config(config_cls: Any, constructor: Constructor, name: str) -> None:
             raise TypeError(f"the setting 'type' of {config_cls.__name__} allows {allowed}, not {name!r}")
 
 
-def _is_config(config_cls: Any) -> bool:
-    return inspect.isclass(config_cls) and issubclass(config_cls, BaseLossConfig)
+def _is_config(config_cls: Any, base: type[BaseConfig]) -> bool:
+    return inspect.isclass(config_cls) and issubclass(config_cls, base)
 
 
-def config_from(constructor: Constructor, name: str) -> type[BaseLossConfig]:
+def config_from(constructor: Constructor, name: str, base: type[BaseConfig] = BaseLossConfig) -> type[BaseConfig]:
     """A config class with one setting per parameter."""
     members: dict[str, Any] = {"__annotations__": {}, "__module__": __name__}
     for parameter, (annotation, default) in constructor.settings.items():
@@ -102,7 +105,8 @@ def config_from(constructor: Constructor, name: str) -> type[BaseLossConfig]:
             members[parameter] = dataclasses.field(default_factory=default.copy)
         else:
             members[parameter] = default
-    cls: type[BaseLossConfig] = dataclass(type(_camel(name) + "LossConfig", (BaseLossConfig,), members))
+    ending = base.__name__.removeprefix("Base")
+    cls: type[BaseConfig] = dataclass(type(_camel(name) + ending, (base,), members))
     return cls
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from losskit.cli import EXIT_FINDINGS, EXIT_OK, CannotRunError, add_plugin_argument, import_all_plugins, warn_of_plugins
 from losskit.registry import registry
 from losskit.schema import catalogue
-from losskit.schema.document import DRAFTS, LossRow, config_schema, dump
+from losskit.schema.document import DRAFTS, LossRow, StrategyRow, config_schema, dump
+from losskit.strategies import strategies
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,9 +51,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def schema_text(draft: str = "7") -> str:
-    """The schema of configs with all losses that are known."""
-    entries = registry.entries()
+    """The schema of configs with all losses, and strategies to balance them, that are known."""
+    losses, ways = registry.entries(), strategies.entries()
     warn_of_plugins()
-    if draft == "7" and all(entry.is_built_in for entry in entries):
+    if draft == "7" and all(e.is_built_in for e in losses) and all(e.is_built_in for e in ways):
         return catalogue.CONFIG_SCHEMA.read_text("utf-8")
-    return dump(config_schema((LossRow(e.names, e.feature_types, e.summary, e.schema) for e in entries), draft))
+    rows = (LossRow(e.names, e.feature_types, e.summary, e.schema) for e in losses)
+    return dump(config_schema(rows, draft, strategies=(StrategyRow(e.name, e.summary, e.schema) for e in ways)))

@@ -8,7 +8,7 @@
 _shtab_losskit_subparsers=(validate list show schema init explain plot completion)
 
 _shtab_losskit_validate_option_strings=(-h --help --output-format -o --output --select --ignore -q --quiet -v --verbose --color --exclude --force-exclude --only-configs --stdin-filename --at --plugin --fix --diff --smoke --allow-empty --strict --exit-zero)
-_shtab_losskit_list_option_strings=(-h --help --feature --format --color --plugin)
+_shtab_losskit_list_option_strings=(-h --help --feature --balancing --format --color --plugin)
 _shtab_losskit_show_option_strings=(-h --help --format --color --plugin)
 _shtab_losskit_schema_option_strings=(-h --help -o --output --check --draft --plugin)
 _shtab_losskit_init_option_strings=(-h --help --github --gitlab --pre-commit)
@@ -66,6 +66,7 @@ _shtab_losskit_validate___strict_nargs=0
 _shtab_losskit_validate___exit_zero_nargs=0
 _shtab_losskit_list__h_nargs=0
 _shtab_losskit_list___help_nargs=0
+_shtab_losskit_list___balancing_nargs=0
 _shtab_losskit_show__h_nargs=0
 _shtab_losskit_show___help_nargs=0
 _shtab_losskit_schema__h_nargs=0
@@ -96,12 +97,12 @@ _losskit_losses() {
   compgen -W "adaptive_log_softmax adaptive_log_softmax_with_loss attention_supervision bce bce_kl bce_kl_combined bce_with_logits bi_tempered_logistic binary_cross_entropy binary_cross_entropy_with_logits binary_weighted_cross_entropy caption_cross_entropy clip contrastive contrastive_loss corn cos_emb cos_emb_loss cosine_embedding cross_entropy ctc deep_sad deep_svdd dice drocc entmax15 entropic_open_set focal gaussian_nll hinge_embedding huber in_batch_hinge info_nce kl_div kl_divergence l1 l2 label_smoothing_cross_entropy linear_cross_entropy logit_bce lovasz_hinge lovasz_softmax m4c_decoding_bce_with_mask mae mape margin_ranking mean_absolute_error mean_absolute_percentage_error mean_squared_error ms ms_loss mse multi_label_margin multi_label_soft_margin multi_margin multi_similarity next_token_softmax_cross_entropy nll nll_2d nll_loss nll_loss2d nt_xent objectosphere poisson_nll poly poly1 refiner_contrastive refiner_contrastive_loss refiner_ms rmse rmspe root_mean_squared_error root_mean_squared_percentage_error sequence_softmax_cross_entropy sigmoid_cross_entropy smooth_l1 soft_label_cross_entropy soft_margin soft_target_cross_entropy softmax_cross_entropy softmax_kldiv sparsemax tempered_softmax_cross_entropy triple_logit_bce triplet_margin triplet_margin_with_distance weighted_softmax wrong" -- "$1"
 }
 _losskit_code() {
-  compgen -W "LK001 LK002 LK003 LK004 LK005 LK006 LK007 LK008 LK009 LK010 LK011 LK101 LK102 LK103 LK104 LK105 LK106 LK107 LK108 LK201 LK202 LK203 LK204 LK205 LK206 LK207 LK208 LK301 LK302 LK303 LK304 LK401 LK501 syntax repeated-key tag recursive-alias limit several-documents key-type encoding empty merge unreadable structure missing-key unknown-loss unknown-feature-type feature-type repeated-name near-miss-key no-default-loss unknown-setting type range choice missing-setting length rule unknown-input deprecated number-notation no-effect unused-ignore plugin does-not-train" -- "$1"
+  compgen -W "LK001 LK002 LK003 LK004 LK005 LK006 LK007 LK008 LK009 LK010 LK011 LK101 LK102 LK103 LK104 LK105 LK106 LK107 LK108 LK109 LK201 LK202 LK203 LK204 LK205 LK206 LK207 LK208 LK301 LK302 LK303 LK304 LK401 LK501 syntax repeated-key tag recursive-alias limit several-documents key-type encoding empty merge unreadable structure missing-key unknown-loss unknown-feature-type feature-type repeated-name near-miss-key no-default-loss unknown-balancing unknown-setting type range choice missing-setting length rule unknown-input deprecated number-notation no-effect unused-ignore plugin does-not-train" -- "$1"
 }
 # Several codes with commas between them.
 _losskit_codes() {
   local last="${1##*,}"
-  compgen -P "${1%"$last"}" -W "LK001 LK002 LK003 LK004 LK005 LK006 LK007 LK008 LK009 LK010 LK011 LK101 LK102 LK103 LK104 LK105 LK106 LK107 LK108 LK201 LK202 LK203 LK204 LK205 LK206 LK207 LK208 LK301 LK302 LK303 LK304 LK401 LK501" -- "$last"
+  compgen -P "${1%"$last"}" -W "LK001 LK002 LK003 LK004 LK005 LK006 LK007 LK008 LK009 LK010 LK011 LK101 LK102 LK103 LK104 LK105 LK106 LK107 LK108 LK109 LK201 LK202 LK203 LK204 LK205 LK206 LK207 LK208 LK301 LK302 LK303 LK304 LK401 LK501" -- "$last"
 }
 
 # End Custom Preamble

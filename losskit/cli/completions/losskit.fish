@@ -10,13 +10,13 @@ function _losskit_losses
   string split ' ' 'adaptive_log_softmax adaptive_log_softmax_with_loss attention_supervision bce bce_kl bce_kl_combined bce_with_logits bi_tempered_logistic binary_cross_entropy binary_cross_entropy_with_logits binary_weighted_cross_entropy caption_cross_entropy clip contrastive contrastive_loss corn cos_emb cos_emb_loss cosine_embedding cross_entropy ctc deep_sad deep_svdd dice drocc entmax15 entropic_open_set focal gaussian_nll hinge_embedding huber in_batch_hinge info_nce kl_div kl_divergence l1 l2 label_smoothing_cross_entropy linear_cross_entropy logit_bce lovasz_hinge lovasz_softmax m4c_decoding_bce_with_mask mae mape margin_ranking mean_absolute_error mean_absolute_percentage_error mean_squared_error ms ms_loss mse multi_label_margin multi_label_soft_margin multi_margin multi_similarity next_token_softmax_cross_entropy nll nll_2d nll_loss nll_loss2d nt_xent objectosphere poisson_nll poly poly1 refiner_contrastive refiner_contrastive_loss refiner_ms rmse rmspe root_mean_squared_error root_mean_squared_percentage_error sequence_softmax_cross_entropy sigmoid_cross_entropy smooth_l1 soft_label_cross_entropy soft_margin soft_target_cross_entropy softmax_cross_entropy softmax_kldiv sparsemax tempered_softmax_cross_entropy triple_logit_bce triplet_margin triplet_margin_with_distance weighted_softmax wrong'
 end
 function _losskit_code
-  printf '%s\t%s\n' LK001 syntax LK002 repeated-key LK003 tag LK004 recursive-alias LK005 limit LK006 several-documents LK007 key-type LK008 encoding LK009 empty LK010 merge LK011 unreadable LK101 structure LK102 missing-key LK103 unknown-loss LK104 unknown-feature-type LK105 feature-type LK106 repeated-name LK107 near-miss-key LK108 no-default-loss LK201 unknown-setting LK202 type LK203 range LK204 choice LK205 missing-setting LK206 length LK207 rule LK208 unknown-input LK301 deprecated LK302 number-notation LK303 no-effect LK304 unused-ignore LK401 plugin LK501 does-not-train
-  string split ' ' 'syntax repeated-key tag recursive-alias limit several-documents key-type encoding empty merge unreadable structure missing-key unknown-loss unknown-feature-type feature-type repeated-name near-miss-key no-default-loss unknown-setting type range choice missing-setting length rule unknown-input deprecated number-notation no-effect unused-ignore plugin does-not-train'
+  printf '%s\t%s\n' LK001 syntax LK002 repeated-key LK003 tag LK004 recursive-alias LK005 limit LK006 several-documents LK007 key-type LK008 encoding LK009 empty LK010 merge LK011 unreadable LK101 structure LK102 missing-key LK103 unknown-loss LK104 unknown-feature-type LK105 feature-type LK106 repeated-name LK107 near-miss-key LK108 no-default-loss LK109 unknown-balancing LK201 unknown-setting LK202 type LK203 range LK204 choice LK205 missing-setting LK206 length LK207 rule LK208 unknown-input LK301 deprecated LK302 number-notation LK303 no-effect LK304 unused-ignore LK401 plugin LK501 does-not-train
+  string split ' ' 'syntax repeated-key tag recursive-alias limit several-documents key-type encoding empty merge unreadable structure missing-key unknown-loss unknown-feature-type feature-type repeated-name near-miss-key no-default-loss unknown-balancing unknown-setting type range choice missing-setting length rule unknown-input deprecated number-notation no-effect unused-ignore plugin does-not-train'
 end
 # Several codes with commas between them.
 function _losskit_codes
   set -l done (string replace -r '[^,]*$' '' -- (commandline -ct))
-  for code in LK001 LK002 LK003 LK004 LK005 LK006 LK007 LK008 LK009 LK010 LK011 LK101 LK102 LK103 LK104 LK105 LK106 LK107 LK108 LK201 LK202 LK203 LK204 LK205 LK206 LK207 LK208 LK301 LK302 LK303 LK304 LK401 LK501
+  for code in LK001 LK002 LK003 LK004 LK005 LK006 LK007 LK008 LK009 LK010 LK011 LK101 LK102 LK103 LK104 LK105 LK106 LK107 LK108 LK109 LK201 LK202 LK203 LK204 LK205 LK206 LK207 LK208 LK301 LK302 LK303 LK304 LK401 LK501
     echo $done$code
   end
 end
@@ -101,6 +101,7 @@ complete -c losskit -n '_shtab_losskit_using validate; and test $_shtab_losskit_
 complete -c losskit -n '_shtab_losskit_using; and test $_shtab_losskit_npos -eq 0' -a list -d 'List the losses.'
 complete -c losskit -n '_shtab_losskit_using list' -s h -l help -d 'show this help message and exit'
 complete -c losskit -n '_shtab_losskit_using list' -l feature -xka "anomaly audio binary category category_distribution image number sequence set text timeseries vector" -d 'only the losses for a feature type: anomaly, audio, binary, category, category_distribution, image, number, sequence, set, text, timeseries, vector'
+complete -c losskit -n '_shtab_losskit_using list' -l balancing -d 'the strategies to balance the losses of several tasks, in their place'
 complete -c losskit -n '_shtab_losskit_using list' -l format -xka "text json" -d 'how they are printed'
 complete -c losskit -n '_shtab_losskit_using list' -l color -xka "auto always never" -d 'when to use colour'
 complete -c losskit -n '_shtab_losskit_using list' -l plugin -x -d 'import MODULE first, which registers losses of its own; may be repeated'
@@ -109,7 +110,7 @@ complete -c losskit -n '_shtab_losskit_using show' -s h -l help -d 'show this he
 complete -c losskit -n '_shtab_losskit_using show' -l format -xka "text json yaml" -d 'how it is printed; yaml: a config to start from'
 complete -c losskit -n '_shtab_losskit_using show' -l color -xka "auto always never" -d 'when to use colour'
 complete -c losskit -n '_shtab_losskit_using show' -l plugin -x -d 'import MODULE first, which registers losses of its own; may be repeated'
-complete -c losskit -n '_shtab_losskit_using show; and test $_shtab_losskit_npos -eq 0' -ka "(_losskit_losses)" -d 'the name of a loss, or another name for it'
+complete -c losskit -n '_shtab_losskit_using show; and test $_shtab_losskit_npos -eq 0' -ka "(_losskit_losses)" -d 'the name of a loss, or another name for it; or that of a strategy to balance losses'
 complete -c losskit -n '_shtab_losskit_using; and test $_shtab_losskit_npos -eq 0' -a schema -d 'Write the JSON Schema of config files.'
 complete -c losskit -n '_shtab_losskit_using schema' -s h -l help -d 'show this help message and exit'
 complete -c losskit -n '_shtab_losskit_using schema' -s o -l output -xka "(__fish_complete_path (commandline -ct))" -d 'write to FILE in place of standard output'

@@ -63,6 +63,7 @@ _shtab_losskit_init_defaults_added=0
 _shtab_losskit_list_options=(
   "(- : *)"{-h,--help}"[show this help message and exit]"
   "--feature[only the losses for a feature type\: anomaly, audio, binary, category, category_distribution, image, number, sequence, set, text, timeseries, vector]:TYPE:(anomaly audio binary category category_distribution image number sequence set text timeseries vector)"
+  "--balancing[the strategies to balance the losses of several tasks, in their place]"
   "--format[how they are printed]:format:(text json)"
   "--color[when to use colour]:color:(auto always never)"
   "*--plugin[import MODULE first, which registers losses of its own\; may be repeated]:MODULE:"
@@ -103,7 +104,7 @@ _shtab_losskit_show_options=(
   "--format[how it is printed\; yaml\: a config to start from]:format:(text json yaml)"
   "--color[when to use colour]:color:(auto always never)"
   "*--plugin[import MODULE first, which registers losses of its own\; may be repeated]:MODULE:"
-  ":the name of a loss, or another name for it:_losskit_losses"
+  ":the name of a loss, or another name for it\; or that of a strategy to balance losses:_losskit_losses"
 )
 
 # guard to ensure default positional specs are added only once per session
@@ -174,12 +175,12 @@ _losskit_losses() {
   _describe 'loss' losses
 }
 _losskit_code() {
-  local -a codes=(LK001:syntax LK002:repeated-key LK003:tag LK004:recursive-alias LK005:limit LK006:several-documents LK007:key-type LK008:encoding LK009:empty LK010:merge LK011:unreadable LK101:structure LK102:missing-key LK103:unknown-loss LK104:unknown-feature-type LK105:feature-type LK106:repeated-name LK107:near-miss-key LK108:no-default-loss LK201:unknown-setting LK202:type LK203:range LK204:choice LK205:missing-setting LK206:length LK207:rule LK208:unknown-input LK301:deprecated LK302:number-notation LK303:no-effect LK304:unused-ignore LK401:plugin LK501:does-not-train) names=(syntax repeated-key tag recursive-alias limit several-documents key-type encoding empty merge unreadable structure missing-key unknown-loss unknown-feature-type feature-type repeated-name near-miss-key no-default-loss unknown-setting type range choice missing-setting length rule unknown-input deprecated number-notation no-effect unused-ignore plugin does-not-train)
+  local -a codes=(LK001:syntax LK002:repeated-key LK003:tag LK004:recursive-alias LK005:limit LK006:several-documents LK007:key-type LK008:encoding LK009:empty LK010:merge LK011:unreadable LK101:structure LK102:missing-key LK103:unknown-loss LK104:unknown-feature-type LK105:feature-type LK106:repeated-name LK107:near-miss-key LK108:no-default-loss LK109:unknown-balancing LK201:unknown-setting LK202:type LK203:range LK204:choice LK205:missing-setting LK206:length LK207:rule LK208:unknown-input LK301:deprecated LK302:number-notation LK303:no-effect LK304:unused-ignore LK401:plugin LK501:does-not-train) names=(syntax repeated-key tag recursive-alias limit several-documents key-type encoding empty merge unreadable structure missing-key unknown-loss unknown-feature-type feature-type repeated-name near-miss-key no-default-loss unknown-balancing unknown-setting type range choice missing-setting length rule unknown-input deprecated number-notation no-effect unused-ignore plugin does-not-train)
   _describe 'code' codes -- names
 }
 # Several codes with commas between them.
 _losskit_codes() {
-  _sequence compadd - LK001 LK002 LK003 LK004 LK005 LK006 LK007 LK008 LK009 LK010 LK011 LK101 LK102 LK103 LK104 LK105 LK106 LK107 LK108 LK201 LK202 LK203 LK204 LK205 LK206 LK207 LK208 LK301 LK302 LK303 LK304 LK401 LK501
+  _sequence compadd - LK001 LK002 LK003 LK004 LK005 LK006 LK007 LK008 LK009 LK010 LK011 LK101 LK102 LK103 LK104 LK105 LK106 LK107 LK108 LK109 LK201 LK202 LK203 LK204 LK205 LK206 LK207 LK208 LK301 LK302 LK303 LK304 LK401 LK501
 }
 
 # End Custom Preamble
