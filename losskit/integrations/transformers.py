@@ -86,12 +86,8 @@ class ComputeLoss:
         Raises:
             ValueError: the Trainer has not counted the labels, though it trains; or outputs and labels do not fit.
         """
-        if num_items_in_batch is None and not isinstance(labels, Tensor) and torch.is_grad_enabled():
-            found = "no labels" if labels is None else f"a {type(labels).__name__} of labels"
-            raise ValueError(
-                f"the Trainer cannot count {found}, and would add up the means of micro-batches; derive a Trainer that "
-                "counts them: `class MyTrainer(losskit.integrations.transformers.CountsLabels, Trainer): ...`"
-            )
+        if num_items_in_batch is None and torch.is_grad_enabled():
+            self._check_counted(labels)
         targets = self._targets(labels)
         normalizers: dict[str, Any] | None = None
         if isinstance(num_items_in_batch, Mapping):
@@ -101,6 +97,20 @@ class ComputeLoss:
         total: Tensor
         total, self.parts = self.criterion(self._predictions(outputs, labels), targets, normalizers)
         return total
+
+    def _check_counted(self, labels: Any) -> None:
+        """Refuses what the Trainer does not count in training, where it adds up what micro-batches give."""
+        if labels is None and not self.criterion.without_targets:
+            raise ValueError(
+                "the Trainer passes no labels: it leaves out what the model's `forward` does not name; add a parameter "
+                "`labels=None` to that, or set TrainingArguments(remove_unused_columns=False)"
+            )
+        if not isinstance(labels, Tensor):
+            found = "labels that are not there" if labels is None else f"labels that are a {type(labels).__name__}"
+            raise ValueError(
+                f"the Trainer cannot count {found}, and would add up the means of micro-batches; derive a Trainer that "
+                "counts them: `class MyTrainer(losskit.integrations.transformers.CountsLabels, Trainer): ...`"
+            )
 
     def counts(self, batches: Iterable[Any]) -> dict[str, Tensor]:
         """What each mean divides by for several batches of labels together, by its key."""
