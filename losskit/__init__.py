@@ -11,6 +11,7 @@ TYPE_CHECKING = False  # as in config.py
 if TYPE_CHECKING:
     from typing import Any
 
+    from losskit import distributed as distributed
     from losskit import testing as testing
     from losskit.building import build as build
     from losskit.building import create_loss as create_loss
@@ -41,6 +42,7 @@ _PLACES = {
     "build": "losskit.building",
     "create_loss": "losskit.building",
     "debug": "losskit.modules.checking",
+    "distributed": "",
     "get_loss_classes": "losskit.registry",
     "get_loss_cls": "losskit.registry",
     "load": "losskit.validation",

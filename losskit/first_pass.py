@@ -161,7 +161,8 @@ class _Look:
     def at_schedule(self, weight: dict[str, Any]) -> bool:
         """Whether a weight changes, and has no settings of another schedule."""
         start, end = (weight.get(key, SCHEDULE_DEFAULTS[key]) for key in ("from", "to"))
-        return start != end and ("ratio" not in weight or weight["schedule"] == "cyclical")
+        is_fine = weight["steps"] > 1 if weight["schedule"] == "cyclical" else "ratio" not in weight
+        return bool(start != end and is_fine)
 
     def at_class_values(self, value: Any) -> bool:
         """Whether numbers that stand one per class fit the classes of the feature."""

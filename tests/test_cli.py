@@ -291,6 +291,10 @@ def test_show(capsys, losses):
         json.loads(run(capsys, "show", "huber", "--format", "json")[1])["schema"]["properties"]["delta"]["default"]
         == 1.0
     )
+    # What a weight that changes may say, without what each key does, which is the same for all losses.
+    lines = run(capsys, "show", "huber")[1].splitlines()
+    start = lines.index("  weight: a number at least 0 or a schedule; default 1.0")
+    assert "        ratio: a number greater than 0 and at most 1; default 0.5" in lines[start : start + 10]
     code, _, err = run(capsys, "show", "hubr")
     assert (code, err) == (2, "losskit: no loss named 'hubr'; did you mean huber?\n")
     from torch import nn

@@ -21,6 +21,7 @@ SCHEDULES = [
     {"schedule": "linear", "steps": 10, "to": 0.1},
     {"schedule": "cyclical", "steps": 3.0, "ratio": 0.5},
     {"schedule": "step", "steps": 3, "ratio": 0.5},
+    {"schedule": "cyclical", "steps": 1},
     {"schedule": "step", "steps": 3, "to": 0},
     {"schedule": "step"},
 ]
@@ -120,6 +121,7 @@ NOT_SURE = {
     "weights of zero": "{name: a, type: category, loss: {type: cross_entropy, class_weights: [0, 0]}}",
     "a schedule that never changes": "{name: a, type: number, loss: {type: mse, "
     "weight: {schedule: step, steps: 2, to: 0}}}",
+    "cycles of a single step": "{name: a, type: number, loss: {type: mse, weight: {schedule: cyclical, steps: 1}}}",
     "a schedule without cycles that has a ratio": "{name: a, type: number, loss: {type: mse, "
     "weight: {schedule: step, steps: 2, ratio: 1}}}",
     "a schedule with a number that PyYAML reads as text": "{name: a, type: number, loss: {type: mse, "

@@ -395,7 +395,7 @@ def test_the_trainer_of_transformers_says_where_it_cannot_count(tmp_path):
     from losskit.integrations.transformers import compute_loss_func
 
     options = {"compute_loss_func": compute_loss_func(losskit.build(text=TWO)), "data_collator": collate}
-    with pytest.raises(ValueError, match="the Trainer cannot count a dict of labels"):
+    with pytest.raises(ValueError, match="the Trainer cannot count labels that are a dict"):
         gradients(TwoHeads, two_targets(), tmp_path, batch=2, accumulation=4, **options)
 
 

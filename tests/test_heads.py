@@ -143,7 +143,9 @@ def test_what_does_not_fit_the_layer_is_refused():
     hidden = torch.randn(6, 5)
     with pytest.raises(ValueError, match=r"hidden \(6, 5\) and targets \(6, 1\) do not fit.*\(6,\)"):
         adaptive(hidden, ids.unsqueeze(1))
-    with pytest.raises(ValueError, match="targets hold the class id 3, but there are 3 classes: 0 to 2"):
+    with pytest.raises(
+        ValueError, match=r"targets hold the class id 3 at index \(.*\), but there are 3 classes: 0 to 2"
+    ):
         adaptive(hidden, ids + 3)
     with pytest.raises(TypeError, match="targets are float32, but class ids must be integers"):
         adaptive(hidden, ids.float())

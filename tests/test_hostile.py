@@ -190,6 +190,11 @@ COSTLY = {
     "long keys": filled("", f"? {'output_featres' * 4500}$\n: 1\n"),
     "keys of the same letters": filled("", "features_output$:\n", most=60_000),
     "unknown settings near known ones": filled("losses:\n- type: huber\n", "  detla$: 1\n"),
+    "keys near those of a schedule": filled("losses:\n- type: huber\n  weight:\n    steps: 1\n", "    stpes$: 1\n"),
+    "weights of classes for a weight": filled("losses:\n- type: huber\n  weight:\n", "    class$: 1\n"),
+    "many schedules": filled(
+        "losses:\n- type: huber\n", "- {type: huber, name: a$, weight: {schedule: linaer, stpes: 1}}\n"
+    ),
     "keys near type": filled("losses:\n-\n", "  typ$: 1\n"),
     "classes that are no classes": filled(
         filled(FEATURES + "- {name: a, type: category, classes: [", "class_of_many$,", most=25_000)

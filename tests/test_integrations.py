@@ -2,6 +2,7 @@
 
 import pickle
 from collections import OrderedDict
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -187,13 +188,34 @@ def test_labels_that_the_trainer_cannot_count_are_an_error_where_it_would_be_wro
     loss = compute_loss_func({"losses": ["huber"]})
     labels = {"targets": torch.zeros(2), "mask": torch.tensor([True, False])}
     outputs = torch.full((2,), 3.0, requires_grad=True)
-    with pytest.raises(ValueError, match=r"the Trainer cannot count a dict of labels.*CountsLabels"):
+    with pytest.raises(ValueError, match=r"the Trainer cannot count labels that are a dict.*CountsLabels"):
         loss(outputs, labels)
-    with pytest.raises(ValueError, match="the Trainer cannot count no labels"):
+    with pytest.raises(ValueError, match=r"the Trainer passes no labels: .*remove_unused_columns=False"):
         loss(outputs, None)
     with torch.no_grad():  # as in evaluation
         assert loss(outputs, labels) == 2.5
     assert loss(outputs, labels, loss.counts([labels])) == 2.5
+
+
+def test_tasks_are_balanced_where_that_adds_up_over_micro_batches():
+    balanced = f"loss_balancing: {{}}\n{TWO}"
+    with pytest.raises(ValueError, match="FAMOBalancing weighs by the losses of the whole batch"):
+        compute_loss_func(losskit.build(text=balanced.format("famo")))
+    generator = torch.Generator().manual_seed(0)
+    outputs = {"word": torch.randn(4, 5, 4, generator=generator), "score": torch.randn(4, generator=generator)}
+    labels = {"word": torch.randint(4, (4, 5), generator=generator), "score": torch.randn(4, generator=generator)}
+    criterion = losskit.build(text=balanced.format("uncertainty"))
+    loss = compute_loss_func(criterion)
+    halves = [{name: tensor[rows] for name, tensor in labels.items()} for rows in (slice(2), slice(2, 4))]
+    counts = loss.counts(halves)
+    total = sum(
+        loss({name: tensor[rows] for name, tensor in outputs.items()}, half, counts)
+        for rows, half in zip((slice(2), slice(2, 4)), halves, strict=True)
+    )
+    torch.testing.assert_close(total, criterion(outputs, labels).total)
+    # The number of labels does not say of how many parts the batch consists.
+    with pytest.raises(ValueError, match=r"how many micro-batches a step has.*CountsLabels"):
+        loss(outputs, labels, 4)
 
 
 def test_outputs_and_labels_of_several_features_have_their_names():
@@ -207,10 +229,8 @@ def test_outputs_and_labels_of_several_features_have_their_names():
 class FakeTrainer:
     """What the Trainer has of what counting needs."""
 
-    class args:
-        average_tokens_across_devices = True
-        world_size = 1
-        device = "cpu"
+    args = SimpleNamespace(average_tokens_across_devices=True)
+    accelerator = SimpleNamespace(num_processes=1)
 
     def __init__(self, loss):
         self.compute_loss_func = loss
@@ -235,4 +255,4 @@ def test_a_trainer_that_counts_labels_counts_all_batches_of_a_step():
         "score/huber": 3,
         "score/mean_squared_error": 3,
     }
-    assert trainer.get_batch_samples(iter([]), 0)[1] == {}
+    assert counts.num_batches == 2

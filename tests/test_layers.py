@@ -16,7 +16,7 @@ LAYERS = [
     {"schema", "config", "syntax"},
     {"registry", "strategies"},
     {"modules", "settings", "loss_checker", "balancing_checker", "validation", "first_pass", "fixing"},
-    {"building", "testing", "smoke"},
+    {"building", "testing", "smoke", "distributed"},
     {"integrations"},
     {"cli"},
     {"pytest_plugin"},
@@ -94,4 +94,4 @@ def test_public_names_are_sorted_and_there():
 def test_no_module_hides_a_public_name():
     # A submodule becomes an attribute of its package when it is imported, and would replace the function.
     modules = {path.stem for path in ROOT.glob("*.py")} | {path.name for path in ROOT.iterdir() if path.is_dir()}
-    assert modules & set(losskit.__all__) <= {"testing"}
+    assert modules & set(losskit.__all__) <= {"distributed", "testing"}

@@ -72,7 +72,7 @@ def test_stirlings_formula_begins_above_one():
 
 
 def test_poisson_refuses_rates_and_counts_that_cannot_be():
-    with pytest.raises(ValueError, match="predictions hold negative rates; with log_input"):
+    with pytest.raises(ValueError, match=r"predictions hold a negative rate: .* at index \(.*; with log_input"):
         create_loss("poisson_nll", log_input=False)(torch.tensor([-0.1]), torch.tensor([1]))
     with debug(), pytest.raises(ValueError, match=r"targets hold a value outside 0 to inf: -1 at index \(0,\)"):
         create_loss("poisson_nll")(torch.tensor([0.1]), torch.tensor([-1]))
@@ -178,7 +178,7 @@ def test_the_gradient_of_variances_ends_below_eps(form, lowest):
 
 @pytest.mark.parametrize(("form", "what"), [("variance", "variances"), ("std", "standard deviations")])
 def test_negative_variances_are_refused(form, what):
-    with pytest.raises(ValueError, match=f"{what} hold a negative value; var_form: log_variance"):
+    with pytest.raises(ValueError, match=rf"{what} hold a negative value: .* at index \(.*; var_form: log_variance"):
         gaussian_nll_loss(torch.zeros(2), torch.tensor([1.0, -1e-3]), torch.zeros(2), var_form=form)
     with pytest.raises(ValueError, match="var_form must be variance, log_variance or std, got 'logvar'"):
         gaussian_nll_loss(torch.zeros(2), torch.ones(2), torch.zeros(2), var_form="logvar")

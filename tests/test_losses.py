@@ -173,7 +173,11 @@ IDS_THAT_DO_NOT_FIT = [
     ((4, 3), torch.zeros(4, 1, dtype=torch.long), r"\(4, 3\) and targets \(4, 1\) .*targets.squeeze\(-1\)"),
     ((4, 3), torch.zeros(5, dtype=torch.long), r"\(4, 3\) and targets \(5,\) .*must have the shape \(4,\)"),
     ((4, 3, 5, 5), torch.zeros(4, 1, 5, 5, dtype=torch.long), r"targets.squeeze\(1\)"),
-    ((4, 3), torch.tensor([0, 1, 2, 3]), r"hold the class id 3, but the logits \(4, 3\) have 3 classes: 0 to 2"),
+    (
+        (4, 3),
+        torch.tensor([0, 1, 2, 3]),
+        r"hold the class id 3 at index \(3,\), but the logits .* have 3 classes: 0 to 2",
+    ),
     ((4, 3), torch.tensor([0, 1, 2, -1]), "hold the class id -1"),
     ((4, 1), torch.tensor([0, 1, 0, 1]), r"drop the class axis: logits.squeeze\(1\)"),
     ((4, 1), torch.tensor([0.0, 1.0, 0.0, 1.0]), r"\(4, 1\) and targets \(4,\) .*logits.squeeze\(-1\)"),
@@ -232,7 +236,7 @@ def test_debug_says_which_value_is_wrong():
             create_loss("cross_entropy")(nan, torch.tensor([0]))
         with pytest.raises(ValueError, match="targets are probabilities that do not sum to 1 over the classes: 1.5"):
             create_loss("cross_entropy")(torch.zeros(1, 2), torch.tensor([[0.9, 0.6]]))
-        with pytest.raises(ValueError, match="targets hold a value outside 0 to 1: 2; class ids go to"):
+        with pytest.raises(ValueError, match=r"targets hold a value outside 0 to 1: 2 at index \(.*; class ids go to"):
             create_loss("binary_weighted_cross_entropy")(torch.zeros(2), torch.tensor([1, 2]))
         with debug(False):
             assert create_loss("mse")(torch.tensor([math.nan]), torch.zeros(1)).isnan()

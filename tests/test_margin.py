@@ -119,7 +119,7 @@ def test_multi_margin_where_torch_has_no_answer():
             ValueError,
             r"\(4, 3\) and targets \(4, 1\) do not fit; drop the targets' last axis",
         ),
-        (torch.tensor([0, 1, 2, 3]), ValueError, r"class id 3, but the logits \(4, 3\) have 3 classes: 0 to 2"),
+        (torch.tensor([0, 1, 2, 3]), ValueError, r"class id 3 at index .*, but the logits .* have 3 classes: 0 to 2"),
     ],
 )
 def test_multi_margin_refuses_what_are_no_ids(targets, error, message):
@@ -225,7 +225,7 @@ def test_the_mean_is_over_sets(name):
 def test_labels_that_are_no_shares_are_refused():
     with debug(), pytest.raises(ValueError, match=r"targets hold a value outside 0 to 1: -1 at index \(0, 1\)"):
         create_loss("multi_label_soft_margin")(torch.zeros(1, 2), torch.tensor([[1.0, -1.0]]))
-    with pytest.raises(ValueError, match="targets hold a value outside 0 to 1: -1; class ids go to"):
+    with pytest.raises(ValueError, match=r"targets hold a value outside 0 to 1: -1 at index \(.*; class ids go to"):
         create_loss("multi_label_soft_margin")(torch.zeros(1, 2), torch.tensor([[1, -1]]))
 
 

@@ -79,7 +79,7 @@ def test_classes_that_cannot_be_do_not_count_for_unknown_samples():
 
 def test_what_cannot_be_meant_is_refused():
     loss = create_loss("objectosphere", background_class=-1)
-    with pytest.raises(ValueError, match=r"class id 3, but the logits \(2, 3\) have 3 classes"):
+    with pytest.raises(ValueError, match=r"class id 3 at index .*, but the logits \(2, 3\) have 3 classes"):
         loss(torch.zeros(2, 3), torch.tensor([3, -1]))
     with pytest.raises(ValueError, match="neither between 0 and 1 nor the background class"):
         loss(torch.zeros(2), torch.tensor([2, -1]))

@@ -1,22 +1,28 @@
 """`losskit plot`: the curves are right, the pictures whole, and what cannot be drawn is told."""
 
 import itertools
+import json
 import os
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
 import torch
 
+import losskit
 from losskit.cli import main
 from losskit.cli.colour import Colour
 from losskit.cli.plotting import Line, Panel, Picture, picture_of, ticks
+from losskit.cli.plotting.schedules import picture_of_schedules
 from losskit.cli.plotting.svg import svg
 from losskit.cli.plotting.terminal import FINE, PLAIN, draw, look_for
 from losskit.modules.contract import Subject
 from losskit.modules.curves import NoCurveError, common_sweeps, curve_of, sweep_of
 from losskit.registry import registry
+from losskit.schema.schedules import Schedule
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -318,3 +324,154 @@ def test_png_is_a_picture(capsys, what):
     picture = matplotlib_image.imread("h.PNG")
     assert picture.shape[1] == 1008
     assert picture.std() > 0.05, "the picture is empty"
+
+
+# Weights that change
+
+SCHEDULES = """
+output_features:
+- name: z
+  type: number
+  loss:
+  - mse
+  - {type: huber, name: kl, weight: {schedule: cyclical, steps: 200, to: 0.8}}
+- {name: y, type: number, loss: {type: huber, weight: {schedule: linear, steps: 1000, from: 1, to: 0.5, warmup: 100}}}
+- {name: x, type: timeseries, loss: {weight: {schedule: step, steps: 300}}}
+"""
+
+
+def legend(out):
+    return [label.strip() for label in re.split("[\u2800-\u28ff][\u2800-\u28ff ]*", out.splitlines()[-1])[1:]]
+
+
+@pytest.fixture
+def config():
+    Path("train.yaml").write_text(SCHEDULES)
+    return "train.yaml"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        ([], ["z/kl", "y/huber", "x/huber"]),
+        (["y/huber"], ["y/huber"]),
+        (["y"], ["y/huber"]),
+        (["kl"], ["z/kl"]),
+        (["huber"], ["y/huber", "x/huber"]),
+        (["x", "kl"], ["x/huber", "z/kl"]),
+    ],
+)
+def test_the_weights_of_a_config_that_change_are_drawn(capsys, config, chosen, expected):
+    code, out, err = run(capsys, *chosen, "--schedule", config)
+    assert (code, err) == (0, "")
+    assert legend(out) == expected
+    assert out.splitlines()[0].strip() == "weight"
+    assert out.splitlines()[-2].strip() == "steps of the optimizer"
+    assert len(out.splitlines()) <= 23
+
+
+def test_the_line_of_a_schedule_has_its_values():
+    schedules = {
+        "a": Schedule("cyclical", 0.0, 0.8, steps=200, warmup=10),
+        "b": Schedule("step", steps=400),
+    }
+    picture = picture_of_schedules(schedules)
+    assert [line.label for line in picture.legend] == ["a", "b"]
+    assert picture.places[0] == 0
+    # Three cycles, which are more than the step and what comes after it.
+    assert picture.places[-1] == 610
+    for line, schedule in zip(picture.panels[0].lines, schedules.values(), strict=True):
+        assert line.numbers == [schedule.at(place) for place in picture.places]
+    gaps = {after - before for before, after in itertools.pairwise(picture.places)}
+    assert gaps == {1, 2}, "the terminal takes them for evenly spread"
+
+
+@pytest.mark.parametrize("kind", ["linear", "cosine", "step", "cyclical"])
+@pytest.mark.parametrize("steps", [2, 3, 1000, 10**15])
+def test_a_picture_shows_the_start_the_change_and_the_end(kind, steps):
+    (line,) = picture_of_schedules({"a": Schedule(kind, 0.25, 1.0, steps=steps, ratio=0.1)}).legend
+    assert line.numbers[0] == 0.25
+    assert 1.0 in line.numbers
+
+
+def test_losses_whose_weights_are_alike_share_a_line():
+    same = Schedule("linear", steps=5)
+    picture = picture_of_schedules({"a": same, "b": Schedule("step", steps=5), "c": same, "d": same, "e": same})
+    assert [line.label for line in picture.legend] == ["a, c, d, …", "b"]
+
+
+def test_names_cannot_move_the_cursor(capsys):
+    feature = {
+        "name": "\x1b[2Jz",
+        "type": "number",
+        "loss": {"type": "huber", "weight": {"schedule": "step", "steps": 3}},
+    }
+    Path("train.json").write_text(json.dumps({"output_features": [feature]}))
+    assert "\x1b" not in run(capsys, "--schedule", "train.json")[1]
+    run(capsys, "--schedule", "train.json", "-o", "s.svg")
+    assert ET.parse("s.svg").getroot().find(f"{SVG}title").text == "\\x1b[2Jz/huber: weight"
+
+
+@pytest.mark.parametrize("name", ["s.svg", "s.png"])
+def test_schedules_are_drawn_to_files(capsys, config, name):
+    if name.endswith(".png"):
+        matplotlib_image = pytest.importorskip("matplotlib.image")
+    assert run(capsys, "--schedule", config, "-o", name) == (0, "", "")
+    if name.endswith(".png"):
+        assert matplotlib_image.imread(name).std() > 0.05
+    else:
+        root = ET.parse(name).getroot()
+        assert root.find(f"{SVG}title").text == "z/kl, y/huber, x/huber: weight"
+        assert len(root.findall(f"{SVG}polyline")) == 3
+
+
+def test_schedules_of_a_list_of_losses_without_a_feature(capsys):
+    Path("mmf.yaml").write_text("a: {losses: [mse, {type: mse, weight: {schedule: step, steps: 3}}]}")
+    code, out, err = run(capsys, "--schedule", "mmf.yaml", "--at", "a.losses")
+    assert (code, err, legend(out)) == (0, "", ["mean_squared_error_2"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "name a loss to draw, or a config whose weights change: --schedule FILE"),
+        (["huber", "--at", "a"], "--at says where the losses of a config stand: it needs --schedule"),
+        (["--schedule", "train.yaml", "--set", "steps=3"], "--set is for the curves of losses, not for --schedule"),
+        (["--schedule", "train.yaml", "--what", "value"], "--what is for the curves of losses, not for --schedule"),
+        (["--schedule", "train.yaml", "--feature", "number"], "--feature is for the curves of losses"),
+        (["--schedule", "none.yaml"], "cannot read 'none.yaml': No such file or directory"),
+        (["--schedule", "."], "cannot read '.': Is a directory"),
+        (
+            ["--schedule", "still.yaml"],
+            "no weight in still.yaml changes; one that does is written `weight: {schedule: linear, steps: 10000}`",
+        ),
+        (["--schedule", "wrong.yaml"], "wrong.yaml:1:49: error[LK201] losses[0].weight.stpes: `weight` of `huber` has"),
+        (["--schedule", "wrong.yaml"], "\nlosskit: wrong.yaml is wrong, so that nothing is drawn"),
+        (
+            ["--schedule", "train.yaml", "mse"],
+            "train.yaml has no weight that changes of 'mse'\n  it has: z/kl, y/huber,",
+        ),
+        (["--schedule", "train.yaml", "hubr"], "has no weight that changes of 'hubr', did you mean `huber`?\n"),
+        (["--schedule", "train.yaml", "-o", "s.pdf"], "cannot draw to 's.pdf'"),
+    ],
+)
+def test_schedules_that_cannot_be_drawn_exit_with_2(capsys, config, arguments, message):
+    Path("still.yaml").write_text("losses: [{type: huber, weight: 0.5}]")
+    Path("wrong.yaml").write_text("losses: [{type: huber, weight: {schedule: step, stpes: 3}}]")
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+
+
+def test_schedules_are_drawn_without_torch(config):
+    code = (
+        "import sys; sys.modules['torch'] = None; from losskit.cli import main; "
+        f"sys.exit(main(['plot', '--schedule', '{config}']))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout.decode()
+    assert legend(out) == ["z/kl", "y/huber", "x/huber"]
+
+
+def test_the_shell_completes_the_file_of_schedules():
+    script = (Path(losskit.__file__).parent / "cli" / "completions" / "losskit.bash").read_text("utf-8")
+    assert "_shtab_losskit_plot___schedule_COMPGEN=_shtab_compgen_files" in script

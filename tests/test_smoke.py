@@ -207,6 +207,18 @@ def test_a_weight_that_float32_cannot_hold_is_told_at_the_weight():
     assert (problem.line, problem.column) == (4, 39)
 
 
+@pytest.mark.parametrize("ends", ["from: 1.0e+39, to: 0", "to: 1.0e+39"])
+def test_a_weight_that_changes_is_tried_where_it_is_largest(ends):
+    schedule = f"{{schedule: linear, steps: 10, {ends}}}"
+    (problem,) = tried(f"losses: [mse, {{type: huber, weight: {schedule}}}]")
+    assert problem.message == "the weight of `huber`, 1e+39, makes its value infinite"
+    assert problem.path == "losses[1].weight"
+
+
+def test_a_weight_that_begins_at_0_is_right():
+    assert tried_loss({"type": "huber", "weight": {"schedule": "cyclical", "steps": 10}}) == []
+
+
 def test_any_valid_losses_make_a_sum():
     # The losses of a feature share its keys, and want different things of them.
     random_numbers = random.Random(0)

@@ -352,3 +352,17 @@ def test_a_number_of_classes_in_quotes_is_cured():
     text = "output_features: [{name: a, type: category, num_classes: '3'}]"
     (problem,) = losskit.validate(text=text)
     assert (problem.help, [edit.text for edit in problem.edits]) == ("write 3 without quotes", ["3"])
+
+
+def test_what_a_feature_says_of_missing_labels_is_loaded():
+    text = "output_features: [{name: a, type: number, missing: mask}, {name: b, type: number}]"
+    assert [feature.missing for feature in losskit.load(text=text).features] == ["mask", None]
+
+
+@pytest.mark.parametrize("value", ["maks", "Mask", "true", "null", "[mask]", "{}", "0"])
+def test_missing_labels_can_only_be_masked(value):
+    (problem,) = losskit.validate(text=f"output_features: [{{name: a, type: number, missing: {value}}}]")
+    assert (problem.code, problem.path) == ("LK204", "output_features[0].missing")
+    assert problem.message.startswith("`missing` must be mask, got ")
+    assert problem.help == "`mask` leaves out targets that are NaN; without `missing`, all targets count"
+    assert [edit.text for edit in problem.edits] == (["mask"] if value in ("maks", "Mask") else [])

@@ -19,7 +19,7 @@ COMMANDS = {
     "schema": "write the JSON Schema of config files",
     "init": "write a first config, and what checks it before a commit and in CI",
     "explain": "say what a code such as LK201 means",
-    "plot": "draw losses and their gradients",
+    "plot": "draw losses and their gradients, or weights that change",
     "completion": "print the script by which a shell completes losskit",
 }
 EXIT_OK, EXIT_FINDINGS, EXIT_CANNOT_RUN, EXIT_INTERNAL = 0, 1, 2, 3

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from losskit.building import build, config_of_loss, module_of, term_of
 from losskit.diagnostics import listing
+from losskit.distributed import Counts, counts
 from losskit.modules.base import AdditiveLoss
 from losskit.modules.lookup import Term
 from losskit.modules.multi_task import MEAN, NEITHER, MultiTaskLoss
@@ -25,6 +26,7 @@ from losskit.registry import registry
 from losskit.schema import signature
 from losskit.schema.base import BaseLossConfig, FeatureContext, LossesConfig
 
+_COUNTING = "`class MyTrainer(losskit.integrations.transformers.CountsLabels, Trainer): ...`"
 # What tells a path from the name of a loss.
 _IN_PATHS = (".yaml", ".yml", ".json", "/", os.sep)
 
@@ -59,13 +61,18 @@ class ComputeLoss:
 
     def __init__(self, criterion: MultiTaskLoss) -> None:
         self.criterion = criterion
+        self.features = list(dict.fromkeys(plan.feature for plan in criterion.plans))
         self.parts: dict[str, Tensor] = {}
-        kinds = criterion.kinds
-        if apart := [key for key in criterion.keys if kinds[key] == NEITHER]:
+        if apart := [plan.key for plan in criterion.plans if plan.kind == NEITHER]:
             raise ValueError(
                 f"{', '.join(apart)}: no mean over items; the Trainer adds up what the micro-batches of a step give, "
                 "and that is not what such a loss is for the whole batch. Take a loss that is a mean over items, or "
                 "override `Trainer.compute_loss` and train without accumulation"
+            )
+        if criterion.balancing is not None and not criterion.balancing.is_additive:
+            raise ValueError(
+                f"{type(criterion.balancing).__name__} weighs by the losses of the whole batch, of which the Trainer "
+                "gives one micro-batch after the other; balance by none, uncertainty or dwa"
             )
 
     def __call__(
@@ -89,9 +96,9 @@ class ComputeLoss:
         if num_items_in_batch is None and torch.is_grad_enabled():
             self._check_counted(labels)
         targets = self._targets(labels)
-        normalizers: dict[str, Any] | None = None
+        normalizers: Mapping[str, Any] | None = None
         if isinstance(num_items_in_batch, Mapping):
-            normalizers = dict(num_items_in_batch)
+            normalizers = num_items_in_batch
         elif num_items_in_batch is not None:
             normalizers = self._normalizers(targets, num_items_in_batch)
         total: Tensor
@@ -100,7 +107,7 @@ class ComputeLoss:
 
     def _check_counted(self, labels: Any) -> None:
         """Refuses what the Trainer does not count in training, where it adds up what micro-batches give."""
-        if labels is None and not self.criterion.without_targets:
+        if labels is None and any(plan.lookup.targets for plan in self.criterion.plans):
             raise ValueError(
                 "the Trainer passes no labels: it leaves out what the model's `forward` does not name; add a parameter "
                 "`labels=None` to that, or set TrainingArguments(remove_unused_columns=False)"
@@ -109,21 +116,26 @@ class ComputeLoss:
             found = "labels that are not there" if labels is None else f"labels that are a {type(labels).__name__}"
             raise ValueError(
                 f"the Trainer cannot count {found}, and would add up the means of micro-batches; derive a Trainer that "
-                "counts them: `class MyTrainer(losskit.integrations.transformers.CountsLabels, Trainer): ...`"
+                f"counts them: {_COUNTING}"
             )
 
-    def counts(self, batches: Iterable[Any]) -> dict[str, Tensor]:
-        """What each mean divides by for several batches of labels together, by its key."""
-        counts = [self.criterion.counts(self._targets(labels)) for labels in batches]
-        return {key: torch.stack([count[key] for count in counts]).sum() for key in counts[0]} if counts else {}
+    def counts(self, batches: Iterable[Any]) -> Counts:
+        """What losses are divided by in each micro-batch of a step; see `losskit.distributed.counts`."""
+        return counts(self.criterion, map(self._targets, batches))
 
     def _normalizers(self, targets: Any, number: Tensor | float) -> dict[str, Any]:
         """What each mean is divided by where the step has a number of labels; sums are divided by nothing."""
+        balancing = self.criterion.balancing
+        if balancing is not None and "share" in balancing._takes and torch.is_grad_enabled():
+            raise ValueError(
+                "balancing of losses needs to know how many micro-batches a step has; derive a Trainer that counts "
+                f"them: {_COUNTING}"
+            )
         if isinstance(number, Tensor) and number.numel() > 1:
             number = number.flatten()[0]  # with several devices in a process, it stands there once for each
         return {
             plan.key: number * self._items_per_label(plan, loss, targets)
-            for plan, loss in zip(self.criterion._plans, self.criterion.losses, strict=True)
+            for plan, loss in zip(self.criterion.plans, self.criterion.losses, strict=True)
             if plan.kind == MEAN
         }
 
@@ -144,7 +156,7 @@ class ComputeLoss:
         return num_items / num_labels
 
     def _targets(self, labels: Any) -> Any:
-        features = self.criterion._features
+        features = self.features
         if features == [None]:
             return labels
         if isinstance(labels, Mapping) and (len(features) > 1 or features[0] in labels):
@@ -156,7 +168,7 @@ class ComputeLoss:
         )
 
     def _predictions(self, outputs: Any, labels: Any) -> Any:
-        features = self.criterion._features
+        features = self.features
         if isinstance(outputs, (tuple, list)):
             outputs = outputs[0]
         if len(features) > 1:
@@ -164,7 +176,7 @@ class ComputeLoss:
                 found = type(outputs).__name__
                 raise ValueError(f"the model must return a mapping with {listing(map(repr, features))}, got {found}")
             # A model may return more, such as its hidden states.
-            lookups = [plan.lookup for plan in self.criterion._plans]
+            lookups = [plan.lookup for plan in self.criterion.plans]
             known = {*features}.union(*(lookup.references("predictions") for lookup in lookups))
             return {key: outputs[key] for key in outputs if key in known}
         if isinstance(outputs, Mapping):
@@ -197,17 +209,14 @@ class CountsLabels:
     It works for labels that are tensors too, and makes weights of classes and items count as in the criterion.
     """
 
-    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], dict[str, Tensor]]:
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Counts]:
         """The micro-batches of a step, as the Trainer has them, and the counts of all of them on all processes."""
         trainer: Any = self
         batches, _ = super().get_batch_samples(*args, **kwargs)  # type: ignore[misc]
-        counts = trainer.compute_loss_func.counts(batch.get("labels") for batch in batches)
-        if counts and trainer.args.average_tokens_across_devices and trainer.args.world_size > 1:
-            together = torch.stack([count.to(trainer.args.device).double() for count in counts.values()])
-            together = trainer.accelerator.reduce(together, reduction="sum")
-            counts = dict(zip(counts, together, strict=True))
-        least = trainer.compute_loss_func.criterion.least_counts
-        return batches, {key: count.clamp_min(least[key]) for key, count in counts.items()}
+        found: Counts = trainer.compute_loss_func.counts(batch.get("labels") for batch in batches)
+        # The counts allow for gradients that are averaged over processes, and so does the Trainer if it is told to.
+        twice = trainer.accelerator.num_processes if trainer.args.average_tokens_across_devices else 1
+        return batches, Counts({key: count * twice for key, count in found.items()}, found.num_batches)
 
 
 def _criterion(source: Any, feature_type: str | None, settings: dict[str, Any]) -> MultiTaskLoss:

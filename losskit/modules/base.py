@@ -32,6 +32,8 @@ class Loss(nn.Module, LogitsInputsMixin):
     """
 
     reductions: ClassVar[tuple[str, ...]] = REDUCTIONS
+    # Settings that act only where several processes train together.
+    distributed_settings: ClassVar[tuple[str, ...]] = ()
     _settings: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, *, reduction: str = "mean") -> None:

@@ -86,8 +86,9 @@ def read_probabilities(probabilities: Tensor, targets: Tensor, name: str = "prob
         ValueError: the shapes differ, or there are numbers outside 0 to 1.
     """
     probabilities, labels = alike(probabilities, targets, (name, "targets"))
-    message = f"{name} hold a value outside 0 to 1; logits need a sigmoid or a softmax first, or bce_with_logits"
-    checking.require(((probabilities >= 0) & (probabilities <= 1)).all(), lambda: message, message)
+    good = (probabilities >= 0) & (probabilities <= 1)
+    cure = "; logits need a sigmoid or a softmax first, or bce_with_logits"
+    checking.require_each(good, probabilities, f"{name} hold a value outside 0 to 1", cure)
     checking.require_labels(labels, targets.dtype)
     return probabilities, labels
 

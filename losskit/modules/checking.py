@@ -12,17 +12,21 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn import Parameter
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 _debugging = False
+# The loss that a criterion calls, its name there, and the roles of its inputs.
+_called: tuple[nn.Module, str, Sequence[str]] | None = None
 
 
 @contextlib.contextmanager
 def debug(enabled: bool = True) -> Iterator[None]:
     """Within the `with` block, losses check all values of their inputs and say in words what is wrong.
 
-    It makes every call wait for the device and reads all tensors once more, so it is for looking for a fault.
+    The error names the loss, and in a criterion the feature, the tensor, and the index of the first bad value; so does
+    that of a backward pass in which a loss gives one of its inputs a gradient that is not finite. It makes every call
+    wait for the device and reads all tensors once more, so it is for looking for a fault.
 
     >>> with debug():
     ...     get_loss_cls("number", "huber")()(torch.tensor([float("nan")]), torch.zeros(1))
@@ -31,10 +35,13 @@ def debug(enabled: bool = True) -> Iterator[None]:
     """
     global _debugging  # noqa: PLW0603 - losses read it in `forward`, where torch.compile knows no context variable
     before, _debugging = _debugging, enabled
+    hook = register_module_forward_pre_hook(_watch) if enabled and not before else None
     try:
         yield
     finally:
         _debugging = before
+        if hook is not None:
+            hook.remove()
 
 
 def debugging() -> bool:
@@ -48,7 +55,7 @@ def can_peek(tensor: Tensor) -> bool:
     Where it can, a loss may try the quickest way first, and take the careful one if what comes out is not finite.
     """
     return (
-        type(tensor) in (Tensor, Parameter)
+        type(tensor) in (Tensor, nn.Parameter)
         and tensor.is_cpu
         and not _debugging
         and not torch.compiler.is_compiling()
@@ -56,7 +63,33 @@ def can_peek(tensor: Tensor) -> bool:
     )
 
 
-def watched(tensor: Any, name: str, key: str) -> Any:
+@contextlib.contextmanager
+def called(loss: nn.Module, key: str, roles: Sequence[str]) -> Iterator[None]:
+    """Within the `with` block, `debug` tells of a loss under the name that a criterion has for it."""
+    global _called  # noqa: PLW0603 - as above
+    before, _called = _called, (loss, key, roles)
+    try:
+        yield
+    finally:
+        _called = before
+
+
+def _watch(module: nn.Module, arguments: tuple[Any, ...]) -> Any:
+    """Called before each module: the inputs of a loss, of which the gradients will be looked at."""
+    if _called is not None:
+        loss, key, roles = _called
+        if module is not loss:
+            return None
+    elif hasattr(module, "get_loss_inputs"):
+        found = module.get_loss_inputs()  # type: ignore[operator]
+        key, roles = type(module).__name__, ((found,) if isinstance(found, str) else found)
+    else:
+        return None
+    watched = (_watched(x, role, key) for x, role in zip(arguments, roles, strict=False))
+    return (*watched, *arguments[len(roles) :])
+
+
+def _watched(tensor: Any, name: str, key: str) -> Any:
     """The tensor, whose gradient is refused in the backward pass where it is not finite."""
     if not isinstance(tensor, Tensor) or not tensor.requires_grad:
         return tensor
@@ -93,6 +126,16 @@ def require(condition: Tensor, message: Callable[[], str], short: str) -> None:
         torch._assert_async(condition, short)
 
 
+def require_each(good: Tensor, tensor: Tensor, message: str, rest: str = "") -> None:
+    """As `require`, for each element: the message goes on with the first wrong one and its index, and then the rest."""
+
+    def told() -> str:
+        index = first(~good)
+        return f"{message}: {tensor[index].item():g} at index {index}{rest}"
+
+    require(good.all(), told, message)
+
+
 def require_finite(tensor: Tensor, name: str, *, may_mask: bool = False) -> None:
     """In debug mode, refuses NaN and infinities, but for -inf where it may mark classes that cannot be."""
     if debugging():
@@ -121,9 +164,10 @@ def require_labels(labels: Tensor, given_as: torch.dtype, highest: float = 1.0) 
 
         def message() -> str:
             found = (low if low < 0 else high).item()
+            where = f"{found:g} at index {first(labels == found)}"
             if highest > 1:
-                return f"targets hold a negative score: {found:g}"
-            return f"targets hold a value outside 0 to 1: {found:g}; class ids go to a loss for categories"
+                return f"targets hold a negative score: {where}"
+            return f"targets hold a value outside 0 to 1: {where}; class ids go to a loss for categories"
 
         require((low >= 0) & (high <= highest), message, "targets hold a label that is out of range")
 
@@ -155,7 +199,12 @@ def check_option(name: str, value: str, options: Sequence[str]) -> None:
         raise ValueError(f"{name} must be {', '.join(options[:-1])} or {options[-1]}, got {value!r}")
 
 
+def first(condition: Tensor) -> tuple[int, ...]:
+    """The index of the first element that is true."""
+    return tuple(condition.nonzero()[0].tolist())
+
+
 def _require_all(good: Tensor, tensor: Tensor, message: str) -> None:
     if not bool(good.all()):
-        index = tuple((~good).nonzero()[0].tolist())
+        index = first(~good)
         raise ValueError(f"{message}: {tensor[index].item():g} at index {index}")

@@ -191,9 +191,10 @@ def check_every_setting_acts(subject: Subject) -> None:
         field.name: subject.entry.schema["properties"][field.name] for field in subject.config.setting_fields()
     }
     other_values = {name: alternatives(schema) for name, schema in properties.items()}
+    distributed = getattr(subject.entry.module.load(), "distributed_settings", ())
     for name, values in other_values.items():
-        if name in subject.config.example_settings:
-            continue  # Other sizes do not fit the inputs.
+        if name in (*subject.config.example_settings, *distributed):
+            continue  # Other sizes do not fit the inputs, and what acts across processes does nothing in one.
         others = [{}, *({other: value} for other in other_values if other != name for value in other_values[other])]
         acts = any(_acts(subject, name, value, base) for base in others for value in values)
         assert acts, f"the setting {name} changes nothing; tried {values}"

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from losskit.constants import LOGITS, TARGETS, VECTOR
 from losskit.modules import checking
-from losskit.modules.base import Loss
+from losskit.modules.distributed import GatheringLoss, gathered
 from losskit.modules.reduction import masked, reduce
 from losskit.modules.shapes import floating, require_alike
-from losskit.modules.similarities import diagonal_mask, embeddings, products, same_ids, unit
+from losskit.modules.similarities import diagonal_mask, embeddings, products, require_ids, same_ids, unit
 from losskit.registry import register_loss
 from losskit.schema.contrastive import ContrastiveLossConfig, InBatchHingeLossConfig, NtXentLossConfig
 
@@ -27,28 +27,34 @@ def nt_xent_loss(
     *,
     temperature: float = 0.07,
     pairing: str = "consecutive",
+    gather: bool = False,
     reduction: str = "mean",
 ) -> Tensor:
     """See `NtXentLoss`."""
     checking.check_option("pairing", pairing, tuple(_PAIRINGS))
     vectors = embeddings(embedding, "embeddings")
-    size = len(vectors)
     same = None
     if pairing == "labels":
         if targets is None:
-            raise ValueError(f"pairing is labels, but there are no targets; give ids of shape ({size},)")
+            raise ValueError(f"pairing is labels, but there are no targets; give ids of shape ({len(vectors)},)")
+        require_ids(targets, vectors, "embeddings")
+        if gather:
+            vectors, targets = gathered(vectors, targets)
         same = same_ids(targets, vectors, "embeddings")
-    elif size % 2:
+    elif len(vectors) % 2:
         raise ValueError(
             f"embeddings {tuple(vectors.shape)} are an odd number, but pairing {pairing} takes {_PAIRINGS[pairing]} "
             "for a pair; drop the last batch if it is odd, or pair by labels"
         )
+    elif gather:
+        (vectors,) = gathered(vectors, by_halves=pairing == "halves")
     directions = unit(vectors)
     similarities = products(directions / temperature, directions)
     selves = diagonal_mask(vectors)
     if same is not None:
         pairs = same & ~selves
         return reduce(_pair_values(similarities, pairs, ~same), reduction, count=pairs.sum())
+    size = len(vectors)
     rows = torch.arange(size, device=vectors.device)
     partners = rows ^ 1 if pairing == "consecutive" else torch.cat([rows[size // 2 :], rows[: size // 2]])
     return reduce(F.cross_entropy(similarities.masked_fill(selves, -math.inf), partners, reduction="none"), reduction)
@@ -64,7 +70,7 @@ def _pair_values(similarities: Tensor, pairs: Tensor, negatives: Tensor) -> Tens
 
 
 @register_loss("nt_xent", [VECTOR], schema=NtXentLossConfig)
-class NtXentLoss(Loss):
+class NtXentLoss(GatheringLoss):
     r"""Tells two views of a sample from all other samples of the batch; for learning embeddings without labels.
 
     With the cosine $s_{ij}$ of two embeddings and the temperature $\tau$, for each pair $(i, p)$ that belongs
@@ -75,7 +81,8 @@ class NtXentLoss(Loss):
     Shapes: embeddings `(batch, dimensions)` and, for `pairing: labels`, targets `(batch,)`, which are ids; a scalar,
     or unreduced `(batch,)`, for labels `(batch, batch)`, 0 where there is no pair.
     Dtypes: embeddings any floating-point, computed in float32 at least; ids any integer.
-    The negatives are those of the batch: the loss of a batch is not that of its parts.
+    The negatives are those of the batch, with `gather` those of all ranks in training: the loss of a batch is not that
+    of its parts.
     Source: Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", 2020.
 
     >>> views = torch.tensor([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0], [0.0, 3.0]])
@@ -85,8 +92,15 @@ class NtXentLoss(Loss):
 
     group_size = 2
 
-    def __init__(self, *, temperature: float = 0.07, pairing: str = "consecutive", reduction: str = "mean") -> None:
-        super().__init__(reduction=reduction)
+    def __init__(
+        self,
+        *,
+        temperature: float = 0.07,
+        pairing: str = "consecutive",
+        gather: bool = False,
+        reduction: str = "mean",
+    ) -> None:
+        super().__init__(gather=gather, reduction=reduction)
         self.temperature = temperature
         self.pairing = pairing
 
@@ -103,10 +117,10 @@ class NtXentLoss(Loss):
         return (TARGETS,)
 
     def forward(self, embedding: Tensor, targets: Tensor | None = None) -> Tensor:
-        return nt_xent_loss(embedding, targets, **self.settings())
+        return nt_xent_loss(embedding, targets, **self.current_settings())
 
 
-class _OfTwoEmbeddings(Loss):
+class _OfTwoEmbeddings(GatheringLoss):
     """For losses of two embeddings, of which rows of the same number belong together."""
 
     @classmethod
@@ -117,6 +131,10 @@ class _OfTwoEmbeddings(Loss):
     def get_loss_targets(cls) -> tuple[str, ...]:
         return ()
 
+    def nothing(self, device: torch.device) -> tuple[Tensor, ...]:
+        """Two embeddings of no samples."""
+        return torch.zeros(0, 1, device=device), torch.zeros(0, 1, device=device)
+
 
 def contrastive_loss(
     embedding_1: Tensor,
@@ -125,12 +143,15 @@ def contrastive_loss(
     temperature: Tensor | float = 0.07,
     normalize: bool = False,
     symmetric: bool = True,
+    gather: bool = False,
     reduction: str = "mean",
 ) -> Tensor:
     """See `ContrastiveLoss`."""
     require_alike(embedding_1, embedding_2, ("embedding_1", "embedding_2"))
     one = embeddings(embedding_1, "embedding_1")
     other = embeddings(embedding_2, "embedding_2").to(one.dtype)
+    if gather:
+        one, other = gathered(one, other)
     if normalize:
         one, other = unit(one), unit(other)
     logits = products(one, other) / _temperature(temperature, one.dtype)
@@ -163,7 +184,8 @@ class ContrastiveLoss(_OfTwoEmbeddings):
 
     Shapes: both embeddings `(batch, dimensions)`, alike; a scalar, or `(batch,)` unreduced. It takes no targets.
     Dtypes: any floating-point; computed in float32 at least.
-    The negatives are those of the batch: the loss of a batch is not that of its parts.
+    The negatives are those of the batch, with `gather` those of all ranks in training: the loss of a batch is not that
+    of its parts.
     Source: van den Oord et al., "Representation Learning with Contrastive Predictive Coding", 2018; Radford et al.,
     "Learning Transferable Visual Models From Natural Language Supervision", 2021; MMF's `contrastive_loss`.
 
@@ -177,9 +199,10 @@ class ContrastiveLoss(_OfTwoEmbeddings):
         temperature: float = 0.07,
         normalize: bool = False,
         symmetric: bool = True,
+        gather: bool = False,
         reduction: str = "mean",
     ) -> None:
-        super().__init__(reduction=reduction)
+        super().__init__(gather=gather, reduction=reduction)
         self.temperature = temperature
         self.normalize = normalize
         self.symmetric = symmetric
@@ -189,7 +212,7 @@ class ContrastiveLoss(_OfTwoEmbeddings):
         return ("temperature",)
 
     def forward(self, embedding_1: Tensor, embedding_2: Tensor, *, temperature: Tensor | None = None) -> Tensor:
-        settings: dict[str, Any] = self.settings()
+        settings: dict[str, Any] = self.current_settings()
         if temperature is not None:
             settings["temperature"] = temperature
         return contrastive_loss(embedding_1, embedding_2, **settings)
@@ -201,10 +224,15 @@ def in_batch_hinge_loss(
     *,
     margin: float = 0.0,
     hard: bool = False,
+    gather: bool = False,
     reduction: str = "sum",
 ) -> Tensor:
     """See `InBatchHingeLoss`."""
     one, other = _matching(embedding_1, embedding_2)
+    if gather:
+        # All rows of the second that belong to one of the first in a row, so that ranks have one factor.
+        one, other = gathered(one, other.reshape(len(one), -1) if len(one) else other)
+        other = other.reshape(-1, one.shape[1])
     size = len(one)
     if size == 0:
         return reduce(products(one, other).sum(1), reduction)
@@ -242,7 +270,8 @@ class InBatchHingeLoss(_OfTwoEmbeddings):
     Shapes: embeddings `(batch, dimensions)` and `(batch * factor, dimensions)`, of which row $i \cdot factor + f$
     belongs to row $i$; a scalar, or `(batch,)` unreduced. It takes no targets.
     Dtypes: any floating-point; computed in float32 at least.
-    The negatives are those of the batch: the loss of a batch is not that of its parts.
+    The negatives are those of the batch, with `gather` those of all ranks in training: the loss of a batch is not that
+    of its parts.
     Source: Faghri et al., "VSE++: Improving Visual-Semantic Embeddings with Hard Negatives", 2018; MMF's
     `in_batch_hinge`.
 
@@ -250,10 +279,12 @@ class InBatchHingeLoss(_OfTwoEmbeddings):
     tensor(0.2000)
     """
 
-    def __init__(self, *, margin: float = 0.0, hard: bool = False, reduction: str = "sum") -> None:
-        super().__init__(reduction=reduction)
+    def __init__(
+        self, *, margin: float = 0.0, hard: bool = False, gather: bool = False, reduction: str = "sum"
+    ) -> None:
+        super().__init__(gather=gather, reduction=reduction)
         self.margin = margin
         self.hard = hard
 
     def forward(self, embedding_1: Tensor, embedding_2: Tensor) -> Tensor:
-        return in_batch_hinge_loss(embedding_1, embedding_2, **self.settings())
+        return in_batch_hinge_loss(embedding_1, embedding_2, **self.current_settings())

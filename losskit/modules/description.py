@@ -5,13 +5,29 @@ from __future__ import annotations
 import inspect
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from losskit.modules import sharing
+from losskit.modules.balancing import balanced
+
+if TYPE_CHECKING:
+    from losskit.modules.multi_task import MultiTaskLoss
+
 # Tensors of so many numbers are kept; larger ones are known as long as somebody else keeps them.
 _SMALL = 4096
+
+
+class LastStep(NamedTuple):
+    """What a criterion was given last, as far as it is kept, and what came of it."""
+
+    predictions: Any
+    targets: Any
+    normalizers: Mapping[str, Any] | None
+    parts: Mapping[str, Tensor]
+    present: Sequence[bool]
 
 
 class Row(NamedTuple):
@@ -29,7 +45,9 @@ class Row(NamedTuple):
 def kept(given: Any) -> Any:
     """What was given, in a form that keeps no large tensor alive and no graph."""
     if isinstance(given, Tensor):
-        return given.detach() if given.numel() <= _SMALL else weakref.ref(given)
+        if given.numel() > _SMALL:
+            return weakref.ref(given)
+        return given.detach() if given.requires_grad else given
     if isinstance(given, Mapping):
         return {key: kept(value) for key, value in given.items()}
     return given
@@ -97,7 +115,103 @@ def shares(values: Iterable[float]) -> list[float | None]:
 _HEADINGS = ("feature", "loss", "settings", "weight", "value", "of total", "of gradient")
 
 
-def table(rows: Sequence[Row], title: str, note: str | None) -> str:
+def description(criterion: MultiTaskLoss, predictions: Any = None, targets: Any = None) -> str:
+    """The table of `MultiTaskLoss.describe`."""
+    rows, note = _rows(criterion, predictions, targets)
+    title = f"{len(rows)} loss{'es' * (len(rows) != 1)}, step {criterion.num_steps_done}"
+    if criterion.balancing is not None:
+        title += f", balanced by {type(criterion.balancing).__name__}"
+    return _table(rows, title, note)
+
+
+def _rows(criterion: MultiTaskLoss, predictions: Any, targets: Any) -> tuple[list[Row], str | None]:
+    last = criterion.last_step
+    if predictions is None and last is None:
+        return _told(criterion, list(criterion.weights.values())), "no step yet"
+    normalizers = None
+    if predictions is None and last is not None:
+        normalizers = last.normalizers
+        try:
+            predictions, targets = recalled(last.predictions), recalled(last.targets)
+        except LookupError:
+            note = "the predictions of the last step are gone; for shares of the gradient, pass some to describe()"
+            values = [_sum_of(last.parts, key) for key in criterion.keys]
+            return _told(criterion, _weights(criterion, values, last.present), values), note
+    leaves: list[Tensor] = []
+    predictions = as_leaves(predictions, leaves)
+    was_training = criterion.training
+    criterion.eval()  # which changes no state, and waits for no other ranks
+    try:
+        with torch.enable_grad():
+            graphs, present = _graphs(criterion, predictions, targets, normalizers)
+            values = [float(value.detach()) for value in graphs]
+            weights = _weights(criterion, values, present)
+            norms = [norm_of_gradient(x * weight, leaves) for x, weight in zip(graphs, weights, strict=True)]
+    finally:
+        criterion.train(was_training)
+    return _told(criterion, weights, values, norms), None
+
+
+def _graphs(
+    criterion: MultiTaskLoss, predictions: Any, targets: Any, normalizers: Any
+) -> tuple[list[Tensor], list[bool]]:
+    """The losses with their graphs, and which are there."""
+    predictions, targets = criterion.checked(predictions, targets)
+    values, present = [], []
+    for plan, loss in zip(criterion.plans, criterion.losses, strict=True):
+        value = criterion.value_of(plan, loss, predictions, targets, normalizers)
+        present.append(value is not None)
+        if isinstance(value, Mapping):
+            value = sum(value.values())
+        values.append(torch.zeros(()) if value is None else value)
+    sharing.forget()
+    return values, present
+
+
+def _weights(criterion: MultiTaskLoss, values: Sequence[float], present: Sequence[bool]) -> list[float]:
+    """By how much the total grows with each loss."""
+    weights = list(criterion.weights.values())
+    if criterion.balancing is None:
+        return weights
+    leaves = [torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in values]
+    was_training = criterion.balancing.training
+    criterion.balancing.eval()
+    try:
+        with torch.enable_grad():
+            total = balanced(criterion.balancing, leaves, weights, shared=criterion.shared, present=present)
+            gradients = torch.autograd.grad(total, leaves, allow_unused=True)
+    finally:
+        criterion.balancing.train(was_training)
+    return [0.0 if gradient is None else float(gradient) for gradient in gradients]
+
+
+def _sum_of(parts: Mapping[str, Tensor], key: str) -> float:
+    if key in parts:
+        return float(parts[key])
+    return sum(float(value) for name, value in parts.items() if name.startswith(f"{key}/"))
+
+
+def _told(
+    criterion: MultiTaskLoss,
+    weights: Sequence[float],
+    values: Sequence[float] | None = None,
+    norms: Sequence[float] | None = None,
+) -> list[Row]:
+    nothing = [None] * len(weights)
+    of_total = shares(v * w for v, w in zip(values, weights, strict=True)) if values else nothing
+    columns = (weights, values or nothing, of_total, shares(norms) if norms else nothing)
+    return [
+        Row(
+            plan.feature,
+            plan.key if plan.feature is None else plan.key.removeprefix(f"{plan.feature}/"),
+            unusual_settings(loss),
+            *numbers,
+        )
+        for plan, loss, *numbers in zip(criterion.plans, criterion.losses, *columns, strict=True)
+    ]
+
+
+def _table(rows: Sequence[Row], title: str, note: str | None) -> str:
     """The rows in columns, numbers to the right."""
     cells = [_HEADINGS, *(_cells(row) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

@@ -223,6 +223,8 @@ def _divergence(log_p: Tensor, targets: Tensor, *, log_target: bool = False, red
     log_p = log_p.masked_fill(absent, 0)
     if log_target:
         targets = targets.masked_fill(absent, 0)  # exp(0) * (0 - 0), where exp(-inf) * (-inf - x) would be NaN
+    if reduction == "mean":  # of all elements, against which torch warns
+        return F.kl_div(log_p, targets, reduction="sum", log_target=log_target) / log_p.numel()
     return F.kl_div(log_p, targets, reduction=reduction, log_target=log_target)
 
 

@@ -79,7 +79,7 @@ class LinearCrossEntropyLoss(AdditiveLoss):
 
     >>> loss = LinearCrossEntropyLoss(in_features=2, num_classes=3)
     >>> loss(torch.zeros(4, 2), torch.tensor([0, 1, 2, 0]))  # log 3
-    tensor(1.0986, grad_fn=<DivBackward0>)
+    tensor(1.0986, grad_fn=<NllLossBackward0>)
     """
 
     class_weights: Tensor | None
@@ -325,8 +325,9 @@ def _ids(
     ids = (ids if valid is None else ids.masked_fill(~valid, 0)).reshape(-1)
 
     def message() -> str:
-        wrong = ids[(ids < 0) | (ids >= num_classes)][0].item()
-        return f"targets hold the class id {wrong}, but there are {num_classes} classes: 0 to {num_classes - 1}"
+        where = checking.first(((ids < 0) | (ids >= num_classes)).reshape(targets.shape))
+        text = f"targets hold the class id {targets[where].item()} at index {where}"
+        return f"{text}, but there are {num_classes} classes: 0 to {num_classes - 1}"
 
     checking.require(((ids >= 0) & (ids < num_classes)).all(), message, "targets hold a class id that is out of range")
     # A compiled kernel that meets an id out of range ends the process before the assertion can speak.

@@ -139,7 +139,8 @@ def _combined(loss: AdditiveLoss, given: Given, items: ItemWeights) -> Tensor:
     if not parts:  # labels that are integers are never missing
         like = (given.targets or given.inputs)[0]
         return torch.ones(like.shape[:1], device=like.device)
-    weights = max(parts, key=lambda part: part.ndim)
+    num_axes = max([part.ndim for part in parts])
+    weights = next(part for part in parts if part.ndim == num_axes)
     for part in parts:
         if part is not weights:
             weights = weights * _aligned(part, weights, loss)

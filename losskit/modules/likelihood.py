@@ -37,8 +37,8 @@ def poisson_nll_loss(
     if log_input:
         values = _exp(predictions) - targets * predictions
     else:
-        message = "predictions hold negative rates; with log_input they may be any numbers"
-        checking.require(~(predictions < 0).any(), lambda: message, message)
+        cure = "; with log_input they may be any numbers"
+        checking.require_each(~(predictions < 0), predictions, "predictions hold a negative rate", cure)
         values = predictions - targets * (predictions + eps).log()
     if full:
         # The formula is no approximation below 1, and NaN at 0.
@@ -103,8 +103,8 @@ def gaussian_nll_loss(
         values = 0.5 * (logs + (predictions - targets).square() * (-logs).exp())
     else:
         what = "variances" if var_form == "variance" else "standard deviations"
-        message = f"{what} hold a negative value; var_form: log_variance has no forbidden numbers"
-        checking.require(~(variances < 0).any(), lambda: message, message)
+        cure = "; var_form: log_variance has no forbidden numbers"
+        checking.require_each(~(variances < 0), variances, f"{what} hold a negative value", cure)
         if var_form == "variance":
             variances = variances.clamp_min(eps)
             values = 0.5 * (variances.log() + (predictions - targets).square() / variances)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import Tensor, nn
 
 from losskit.constants import EVERYTHING, LOGITS, MMF_KEYS, TARGETS
-from losskit.modules.checking import watched
 
 if TYPE_CHECKING:
     from losskit.schema.schedules import Schedule
@@ -36,11 +35,6 @@ class Given(NamedTuple):
     inputs: list[Any]
     targets: list[Any]
     optional: dict[str, Any]
-
-    def watched(self, key: str, lookup: Lookup) -> Given:
-        """The same, of which the gradients of the inputs are looked at in the backward pass."""
-        inputs = [watched(x, role, key) for role, x in zip(lookup.inputs, self.inputs, strict=True)]
-        return self._replace(inputs=inputs)
 
 
 class Lookup:

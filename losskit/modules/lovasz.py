@@ -113,7 +113,7 @@ def lovasz_hinge_loss(
     labels = targets if targets.is_floating_point() else targets.long()
     valid = torch.ones_like(labels, dtype=torch.bool) if ignore_index is None else labels != ignore_index
     message = "targets hold a value other than 0, 1" + ("" if ignore_index is None else f" and {ignore_index}")
-    checking.require(((labels == 0) | (labels == 1) | ~valid).all(), lambda: message, message)
+    checking.require_each((labels == 0) | (labels == 1) | ~valid, labels, message)
     scores, labels, valid = (x.flatten(1) if per_image else x.reshape(1, -1) for x in (scores, labels, valid))
     is_inside = (labels == 1) & valid
     errors = torch.where(is_inside, 1 - scores, 1 + scores)

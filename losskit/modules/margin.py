@@ -328,12 +328,12 @@ def _label_counts(targets: Tensor, target_form: str) -> Tensor:
     num_classes = targets.shape[-1]
     given = targets.long()
     if targets.is_floating_point():
-        message = "targets hold a value that is no whole number; labels apply or not"
-        checking.require((targets == given).all(), lambda: message, message)
+        message = "targets hold a value that is no whole number"
+        checking.require_each(targets == given, targets, message, "; labels apply or not")
     outside = (given < 0) | (given > 1)
     if target_form == "multi_hot" or (target_form == "auto" and targets.dtype == torch.bool):
-        message = "targets hold a value other than 0 and 1; for ids use target_form: ids"
-        checking.require(~outside.any(), lambda: message, message)
+        cure = "; for ids use target_form: ids"
+        checking.require_each(~outside, given, "targets hold a value other than 0 and 1", cure)
         return given
     if targets.dtype == torch.bool:
         raise TypeError("targets are bool, but target_form: ids asks for ids; use target_form: multi_hot")
@@ -342,7 +342,7 @@ def _label_counts(targets: Tensor, target_form: str) -> Tensor:
     if target_form == "auto":
         wrong = wrong & outside.any()
     message = f"targets hold an id other than -1 and the {num_classes} classes of the logits, 0 to {num_classes - 1}"
-    checking.require(~wrong.any(), lambda: message, "targets hold a class id that is out of range")
+    checking.require_each(~wrong, given, message)
     # In a compiled program an id out of range would end the process before the assertion can speak.
     ids = torch.where(are_labels, given, torch.zeros_like(given)).clamp(0, max(num_classes - 1, 0))
     counts = torch.zeros_like(given).scatter_add(-1, ids, are_labels.long())

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from losskit.constants import VECTOR
 from losskit.modules import checking
-from losskit.modules.base import Loss
 from losskit.modules.batches import USUAL, Example, Sizes
+from losskit.modules.distributed import GatheringLoss, gathered
 from losskit.modules.reduction import masked, reduce
 from losskit.modules.shapes import require_alike
-from losskit.modules.similarities import diagonal_mask, embeddings, products, same_ids, unit
+from losskit.modules.similarities import diagonal_mask, embeddings, products, require_ids, same_ids, unit
 from losskit.registry import register_loss
 from losskit.schema.mining import (
     MsLossConfig,
@@ -67,16 +67,20 @@ def multi_similarity_loss(
     beta: float = 50.0,
     base: float = 0.5,
     miner_epsilon: float | None = 0.1,
+    gather: bool = False,
     reduction: str = "mean",
 ) -> Tensor:
     """See `MultiSimilarityLoss`."""
     vectors = embeddings(embedding, "embeddings")
+    if gather:
+        require_ids(targets, vectors, "embeddings")
+        vectors, targets = gathered(vectors, targets)
     same = same_ids(targets, vectors, "embeddings")
     return _multi_similarity(vectors, same, alpha, beta, base, miner_epsilon, reduction)
 
 
 @register_loss("multi_similarity", [VECTOR], schema=MultiSimilarityLossConfig)
-class MultiSimilarityLoss(Loss):
+class MultiSimilarityLoss(GatheringLoss):
     r"""Draws samples of one class together and others apart, the hard pairs most; for embeddings with class ids.
 
     With the cosine $s_{ij}$ of two embeddings, positives $p$ that have the id of $i$ and negatives $n$ that have not:
@@ -87,7 +91,8 @@ class MultiSimilarityLoss(Loss):
 
     Shapes: embeddings `(batch, dimensions)` and targets `(batch,)`, which are ids; a scalar, or `(batch,)` unreduced.
     Dtypes: embeddings any floating-point, computed in float32 at least; ids any integer.
-    The pairs are those of the batch: the loss of a batch is not that of its parts.
+    The pairs are those of the batch, with `gather` those of all ranks in training: the loss of a batch is not that of
+    its parts.
     Source: Wang et al., "Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning", 2019.
 
     >>> MultiSimilarityLoss()(torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]), torch.tensor([0, 0, 1]))
@@ -101,9 +106,10 @@ class MultiSimilarityLoss(Loss):
         beta: float = 50.0,
         base: float = 0.5,
         miner_epsilon: float | None = 0.1,
+        gather: bool = False,
         reduction: str = "mean",
     ) -> None:
-        super().__init__(reduction=reduction)
+        super().__init__(gather=gather, reduction=reduction)
         self.alpha = alpha
         self.beta = beta
         self.base = base
@@ -115,7 +121,7 @@ class MultiSimilarityLoss(Loss):
         return (torch.randn(6, sizes.dimensions, generator=generator),), (torch.tensor([0, 1, 0, 2, 1, 0]),)
 
     def forward(self, embedding: Tensor, targets: Tensor) -> Tensor:
-        return multi_similarity_loss(embedding, targets, **self.settings())
+        return multi_similarity_loss(embedding, targets, **self.current_settings())
 
 
 def ms_loss(
@@ -127,25 +133,28 @@ def ms_loss(
     margin: float = 0.5,
     hard_mining: bool = True,
     is_multilabel: bool = False,
+    gather: bool = False,
     reduction: str = "mean",
 ) -> Tensor:
     """See `MsLoss`."""
     vectors = embeddings(embedding, "embeddings")
-    if isinstance(targets, Tensor) and targets.ndim == 2 and len(targets) == len(vectors):
-        same = _same_labels(targets, is_multilabel)
-    elif is_multilabel and isinstance(targets, Tensor):
+    has_labels = isinstance(targets, Tensor) and targets.ndim == 2 and len(targets) == len(vectors)
+    if not has_labels and is_multilabel and isinstance(targets, Tensor):
         raise ValueError(
             f"embeddings {tuple(vectors.shape)} and targets {tuple(targets.shape)} do not fit: with is_multilabel, "
             "targets are a 0 or 1 for each label: (batch, labels)"
         )
-    else:
-        same = same_ids(targets, vectors, "embeddings")
+    if not has_labels:
+        require_ids(targets, vectors, "embeddings")
+    if gather:
+        vectors, targets = gathered(vectors, targets)
+    same = _same_labels(targets, is_multilabel) if targets.ndim == 2 else same_ids(targets, vectors, "embeddings")
     return _multi_similarity(vectors, same, beta, alpha, margin, _MINING_EPSILON if hard_mining else None, reduction)
 
 
 def _same_labels(targets: Tensor, is_multilabel: bool) -> Tensor:
-    message = "targets hold a value other than 0 and 1, of which labels are made"
-    checking.require(((targets == 0) | (targets == 1)).all(), lambda: message, message)
+    good = (targets == 0) | (targets == 1)
+    checking.require_each(good, targets, "targets hold a value other than 0 and 1, of which labels are made")
     labels = targets.float()
     shared = products(labels, labels)
     if is_multilabel:
@@ -155,7 +164,7 @@ def _same_labels(targets: Tensor, is_multilabel: bool) -> Tensor:
 
 
 @register_loss("ms", [VECTOR], schema=MsLossConfig, aliases=["ms_loss"])
-class MsLoss(Loss):
+class MsLoss(GatheringLoss):
     r"""Draws samples of one class, or that share a label, together and others apart, with the settings of MMF.
 
     It is `multi_similarity`, where `alpha` scales the negatives, `beta` the positives, and `margin` is the base:
@@ -165,7 +174,8 @@ class MsLoss(Loss):
     Shapes: embeddings `(batch, dimensions)`, and targets `(batch,)`, which are ids, or `(batch, labels)` with a 0 or 1
     for each label; a scalar, or `(batch,)` unreduced.
     Dtypes: embeddings any floating-point, computed in float32 at least; ids any integer, labels any dtype.
-    The pairs are those of the batch: the loss of a batch is not that of its parts.
+    The pairs are those of the batch, with `gather` those of all ranks in training: the loss of a batch is not that of
+    its parts.
     Source: Wang et al., "Multi-Similarity Loss with General Pair Weighting for Deep Metric Learning", 2019; MMF's
     `ms_loss`.
 
@@ -181,9 +191,10 @@ class MsLoss(Loss):
         margin: float = 0.5,
         hard_mining: bool = True,
         is_multilabel: bool = False,
+        gather: bool = False,
         reduction: str = "mean",
     ) -> None:
-        super().__init__(reduction=reduction)
+        super().__init__(gather=gather, reduction=reduction)
         self.alpha = alpha
         self.beta = beta
         self.margin = margin
@@ -197,13 +208,21 @@ class MsLoss(Loss):
         return (torch.randn(6, sizes.dimensions, generator=generator),), (labels,)
 
     def forward(self, embedding: Tensor, targets: Tensor) -> Tensor:
-        return ms_loss(embedding, targets, **self.settings())
+        return ms_loss(embedding, targets, **self.current_settings())
 
 
 def _decoded(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     require_alike(logits, targets, ("logits", "targets"))
     decoded = embeddings(logits, "logits")
     return decoded, embeddings(targets, "targets").to(decoded.dtype)
+
+
+class _OfVectors(GatheringLoss):
+    """For losses of decoded vectors and of those that they should be."""
+
+    def nothing(self, device: torch.device) -> tuple[Tensor, ...]:
+        """No vectors, and no targets of them."""
+        return torch.zeros(0, 1, device=device), torch.zeros(0, 1, device=device)
 
 
 def refiner_ms_loss(
@@ -215,10 +234,13 @@ def refiner_ms_loss(
     base: float = 0.5,
     margin: float = 0.1,
     epsilon: float = 1e-16,
+    gather: bool = False,
     reduction: str = "mean",
 ) -> Tensor:
     """See `RefinerMsLoss`."""
     decoded, targets = _decoded(logits, targets)
+    if gather:
+        decoded, targets = gathered(decoded, targets)
     if len(decoded) == 0:
         return reduce(decoded.sum(1), reduction)
     similarities = products(decoded, targets)
@@ -231,7 +253,7 @@ def refiner_ms_loss(
 
 
 @register_loss("refiner_ms", [VECTOR], schema=RefinerMsLossConfig)
-class RefinerMsLoss(Loss):
+class RefinerMsLoss(_OfVectors):
     r"""Draws a decoded vector to its own target and away from the targets of others that are about as similar.
 
     With the dot products $s_{ij}$ of a decoded vector and a target, and as negatives $n$ the other targets with
@@ -242,7 +264,8 @@ class RefinerMsLoss(Loss):
 
     Shapes: logits and targets `(batch, dimensions)`, alike; a scalar, or `(batch,)` unreduced.
     Dtypes: any floating-point; computed in float32 at least.
-    The negatives are those of the batch: the loss of a batch is not that of its parts.
+    The negatives are those of the batch, with `gather` those of all ranks in training: the loss of a batch is not that
+    of its parts.
     Source: Sankaran et al., "Multimodal Fusion Refiner Networks", 2021; MMF's `refiner_ms`.
 
     >>> RefinerMsLoss()(torch.eye(2), torch.tensor([[0.5, 0.0], [1.0, 1.0]]))
@@ -257,9 +280,10 @@ class RefinerMsLoss(Loss):
         base: float = 0.5,
         margin: float = 0.1,
         epsilon: float = 1e-16,
+        gather: bool = False,
         reduction: str = "mean",
     ) -> None:
-        super().__init__(reduction=reduction)
+        super().__init__(gather=gather, reduction=reduction)
         self.alpha = alpha
         self.beta = beta
         self.base = base
@@ -267,7 +291,7 @@ class RefinerMsLoss(Loss):
         self.epsilon = epsilon
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return refiner_ms_loss(logits, targets, **self.settings())
+        return refiner_ms_loss(logits, targets, **self.current_settings())
 
 
 def refiner_contrastive_loss(
@@ -276,10 +300,13 @@ def refiner_contrastive_loss(
     *,
     sim_thresh: float = 0.1,
     epsilon: float = 1e-16,
+    gather: bool = False,
     reduction: str = "mean",
 ) -> Tensor:
     """See `RefinerContrastiveLoss`."""
     decoded, targets = _decoded(logits, targets)
+    if gather:
+        decoded, targets = gathered(decoded, targets)
     similarities = products(unit(decoded), unit(targets))
     own = similarities.diagonal().unsqueeze(1)
     gaps = similarities - own
@@ -291,7 +318,7 @@ def refiner_contrastive_loss(
 @register_loss(
     "refiner_contrastive", [VECTOR], schema=RefinerContrastiveLossConfig, aliases=["refiner_contrastive_loss"]
 )
-class RefinerContrastiveLoss(Loss):
+class RefinerContrastiveLoss(_OfVectors):
     r"""Asks that a decoded vector be more similar to its own target than to any other, by a margin.
 
     With the cosines $s_{ij}$ of a decoded vector and a target, and as negatives $n$ the other targets with
@@ -300,17 +327,20 @@ class RefinerContrastiveLoss(Loss):
 
     Shapes: logits and targets `(batch, dimensions)`, alike; a scalar, or `(batch,)` unreduced.
     Dtypes: any floating-point; computed in float32 at least.
-    The negatives are those of the batch: the loss of a batch is not that of its parts.
+    The negatives are those of the batch, with `gather` those of all ranks in training: the loss of a batch is not that
+    of its parts.
     Source: Sankaran et al., "Multimodal Fusion Refiner Networks", 2021; MMF's `refiner_contrastive_loss`.
 
     >>> RefinerContrastiveLoss()(torch.tensor([[1.0, 1.0], [0.0, 1.0]]), torch.tensor([[1.0, 0.0], [1.0, 1.0]]))
     tensor(0.1964)
     """
 
-    def __init__(self, *, sim_thresh: float = 0.1, epsilon: float = 1e-16, reduction: str = "mean") -> None:
-        super().__init__(reduction=reduction)
+    def __init__(
+        self, *, sim_thresh: float = 0.1, epsilon: float = 1e-16, gather: bool = False, reduction: str = "mean"
+    ) -> None:
+        super().__init__(gather=gather, reduction=reduction)
         self.sim_thresh = sim_thresh
         self.epsilon = epsilon
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return refiner_contrastive_loss(logits, targets, **self.settings())
+        return refiner_contrastive_loss(logits, targets, **self.current_settings())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,9 @@ from losskit.constants import EVERYTHING
 from losskit.modules import checking, sharing
 from losskit.modules.balancing import LossBalancing, balanced
 from losskit.modules.base import AdditiveLoss
-from losskit.modules.item_weights import weighted, weighted_count, weights_of
+from losskit.modules.description import LastStep, description, kept
+from losskit.modules.distributed import GatheringLoss
+from losskit.modules.item_weights import ItemWeights, weighted, weighted_count, weights_of
 from losskit.modules.lookup import Given, Lookup, Term
 from losskit.modules.reduction import divide
 from losskit.schema.base import distinct
@@ -36,7 +38,7 @@ class LossOutput(NamedTuple):
     parts: dict[str, Tensor]
 
 
-class _Plan(NamedTuple):
+class Plan(NamedTuple):
     """What does not change about a loss from batch to batch."""
 
     key: str
@@ -70,25 +72,26 @@ class MultiTaskLoss(nn.Module):
         self.keys = distinct([term.name if term.feature is None else f"{term.feature}/{term.name}" for term in terms])
         self._features = list(dict.fromkeys(term.feature for term in terms))
         self._schedules = [term.weight for term in terms if not isinstance(term.weight, (int, float))]
-        self._step = 0
+        self.num_steps_done = 0  # by the optimizer
         if self._schedules:
             # Saved as a tensor, for there are formats of checkpoints that hold nothing else.
             self.register_buffer("num_steps", torch.zeros((), dtype=torch.long))
             weights = torch.tensor([schedule.at(0) for schedule in self._schedules])
             self.register_buffer("scheduled_weights", weights, persistent=False)
-        self._plans = self._planned(terms)
-        self._shared: list[Tensor] | None = None
+        self.plans = self._planned(terms)
+        self.shared: list[Tensor] | None = None
+        self.last_step: LastStep | None = None
         self._is_bare = self._features == [None]
-        self._is_sharing = any(plan.shares for plan in self._plans)
+        self._is_sharing = any(plan.shares for plan in self.plans)
         self._known = [
-            {*self._features}.union(*(plan.lookup.references(side) for plan in self._plans)) for side in _SIDES
+            {*self._features}.union(*(plan.lookup.references(side) for plan in self.plans)) for side in _SIDES
         ]
 
-    def _planned(self, terms: Sequence[Term]) -> list[_Plan]:
+    def _planned(self, terms: Sequence[Term]) -> list[Plan]:
         places = iter(range(len(self._schedules)))
         of_feature = [term.feature for term in terms]
         return [
-            _Plan(
+            Plan(
                 key,
                 term.feature,
                 Lookup(term),
@@ -139,23 +142,23 @@ class MultiTaskLoss(nn.Module):
             or type(targets) is not dict
             or not (predictions.keys() <= known[0] and targets.keys() <= known[1])
         ):
-            predictions, targets = self._checked(predictions, targets)
+            predictions, targets = self.checked(predictions, targets)
         if normalizers is not None:
             self._check_normalizers(normalizers)
         is_plain = normalizers is None and not checking.debugging()
         values: list[Tensor] = []
         present: list[bool] = []
         parts: dict[str, Tensor] = {}
-        plan: _Plan | None = None
+        plan: Plan | None = None
         try:
             # Not through `self.losses`, which takes a microsecond to find.
             losses: Any = self._modules["losses"]
-            for plan, loss in zip(self._plans, losses._modules.values(), strict=True):
+            for plan, loss in zip(self.plans, losses._modules.values(), strict=True):
                 prediction, target = predictions.get(plan.feature), targets.get(plan.feature)
                 if is_plain and plan.is_plain and isinstance(prediction, Tensor) and isinstance(target, Tensor):
                     value = loss(prediction, target)
                 else:
-                    value = self._value(plan, loss, predictions, targets, normalizers)
+                    value = self.value_of(plan, loss, predictions, targets, normalizers)
                 present.append(value is not None)
                 if isinstance(value, Tensor) and not value.ndim:
                     parts[plan.key] = value.detach()
@@ -169,6 +172,8 @@ class MultiTaskLoss(nn.Module):
         finally:
             if self._is_sharing:
                 sharing.forget()
+        if not torch.compiler.is_compiling():
+            self.__dict__["last_step"] = LastStep(kept(predictions), kept(targets), normalizers, parts, present)
         return LossOutput(self._total(values, present, shared, normalizers), parts)
 
     def _total(
@@ -184,14 +189,14 @@ class MultiTaskLoss(nn.Module):
                 values,
                 [
                     plan.weight if plan.schedule is None else self.scheduled_weights[plan.schedule]
-                    for plan in self._plans
+                    for plan in self.plans
                 ],
-                shared=self._shared if shared is None else [shared] if isinstance(shared, Tensor) else list(shared),
+                shared=self.shared if shared is None else [shared] if isinstance(shared, Tensor) else list(shared),
                 present=present,
                 share=1 / getattr(normalizers, "num_batches", 1),
             )
         total: Any = None
-        for plan, value in zip(self._plans, values, strict=True):
+        for plan, value in zip(self.plans, values, strict=True):
             weighed = value
             if plan.schedule is not None:
                 weighed = value * self.scheduled_weights[plan.schedule]
@@ -206,13 +211,14 @@ class MultiTaskLoss(nn.Module):
         The last shared layer is often enough, and cheaper than all of them: each task's gradient for these is computed
         in every step. They stay the model's; the criterion neither saves nor optimizes them.
         """
-        self._shared = list(tensors)
+        self.shared = list(tensors)
 
-    def _checked(self, predictions: Any, targets: Any) -> tuple[Mapping[Any, Any], Mapping[Any, Any]]:
+    def checked(self, predictions: Any, targets: Any) -> tuple[Mapping[Any, Any], Mapping[Any, Any]]:
+        """Predictions and targets by feature, which the config must have."""
         if self._is_bare:
             return {None: predictions}, {None: targets}
         if targets is None:
-            plan = next((plan for plan in self._plans if plan.lookup.targets not in ((), (EVERYTHING,))), None)
+            plan = next((plan for plan in self.plans if plan.lookup.targets not in ((), (EVERYTHING,))), None)
             if plan is not None:
                 raise ValueError(f"{plan.key}: the targets are missing")
             targets = {}
@@ -230,9 +236,9 @@ class MultiTaskLoss(nn.Module):
             if key not in self.keys:
                 raise ValueError(f"normalizers hold {key!r}, but the losses are {', '.join(map(repr, self.keys))}")
 
-    def _value(
+    def value_of(
         self,
-        plan: _Plan,
+        plan: Plan,
         loss: nn.Module,
         predictions: Mapping[Any, Any],
         targets: Mapping[Any, Any],
@@ -248,10 +254,24 @@ class MultiTaskLoss(nn.Module):
             given, items = Given([prediction], [target], {}), None
         else:
             if feature is not None and lookup.is_absent(predictions, targets):
-                return None
+                value = _of_other_ranks(prediction, loss, predictions)
+                return value if normalizer is None or value is None else _divided(value, normalizer)
             given, items = lookup.find(predictions, targets), weights_of(lookup, targets, plan.is_masked)
         if checking.debugging():
-            given = given.watched(plan.key, lookup)
+            with checking.called(loss, plan.key, lookup.inputs):
+                return self._called(plan, loss, given, items, targets, normalizer)
+        return self._called(plan, loss, given, items, targets, normalizer)
+
+    def _called(
+        self,
+        plan: Plan,
+        loss: nn.Module,
+        given: Given,
+        items: ItemWeights | None,
+        targets: Mapping[Any, Any],
+        normalizer: Tensor | float | None,
+    ) -> Any:
+        lookup = plan.lookup
         if plan.is_masked or (items is not None and not items.says_nothing):
             items = items or weights_of(lookup, targets, plan.is_masked)
             value = weighted(loss, lookup, given, items, normalizer if plan.kind == MEAN else None)
@@ -282,7 +302,7 @@ class MultiTaskLoss(nn.Module):
         has_predictions = predictions is not None
         predictions, targets = predictions or {}, targets or {}
         found = {}
-        for plan, loss in zip(self._plans, self.losses, strict=True):
+        for plan, loss in zip(self.plans, self.losses, strict=True):
             if plan.kind != MEAN:
                 continue
             try:
@@ -293,7 +313,7 @@ class MultiTaskLoss(nn.Module):
 
     def _count(
         self,
-        plan: _Plan,
+        plan: Plan,
         loss: Any,
         predictions: Mapping[Any, Any],
         targets: Mapping[Any, Any],
@@ -316,41 +336,41 @@ class MultiTaskLoss(nn.Module):
     @property
     def kinds(self) -> dict[str, str]:
         """What each loss does when a batch is cut into parts: `mean` over items, `sum`, or `neither`."""
-        return {plan.key: plan.kind for plan in self._plans}
+        return {plan.key: plan.kind for plan in self.plans}
 
     @property
     def least_counts(self) -> dict[str, float]:
         """What each mean divides by at least."""
-        pairs = zip(self._plans, self.losses, strict=True)
+        pairs = zip(self.plans, self.losses, strict=True)
         return {plan.key: getattr(loss, "least_count", 0) for plan, loss in pairs if plan.kind == MEAN}
 
     # From step to step
 
     def step(self) -> None:
         """Tells the criterion that the optimizer has done a step, with which weights and balancing may change."""
-        self._step += 1
+        self.num_steps_done += 1
         if self._schedules:
-            self.num_steps.fill_(self._step)
+            self.num_steps.fill_(self.num_steps_done)
             self._set_weights()
         if self.balancing is not None:
             self.balancing.step()
 
     def _set_weights(self) -> None:
-        weights = [schedule.at(self._step) for schedule in self._schedules]
+        weights = [schedule.at(self.num_steps_done) for schedule in self._schedules]
         self.scheduled_weights.copy_(torch.tensor(weights))
 
     @property
     def weights(self) -> dict[str, float]:
         """The weight of each loss at this step."""
         return {
-            plan.key: plan.weight if plan.schedule is None else self._schedules[plan.schedule].at(self._step)
-            for plan in self._plans
+            plan.key: plan.weight if plan.schedule is None else self._schedules[plan.schedule].at(self.num_steps_done)
+            for plan in self.plans
         }
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
         if self._schedules and f"{prefix}num_steps" in state_dict:
-            self._step = int(self.num_steps)
+            self.num_steps_done = int(self.num_steps)
             self._set_weights()
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
@@ -360,6 +380,25 @@ class MultiTaskLoss(nn.Module):
             self.scheduled_weights = self.scheduled_weights.float()
             self._set_weights()
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Neither the model's parameters nor what the last step left behind belong to a copy.
+        return {**self.__dict__, "shared": None, "last_step": None}
+
+    # What happened
+
+    def describe(self, predictions: Any = None, targets: Any = None, *, file: TextIO | None = None) -> None:
+        """Prints a table: each loss with its unusual settings, its weight, its value, and its shares in the last step.
+
+        The share of the gradient compares the norms of each loss's weighted gradient for the predictions, which are
+        computed anew. Large predictions of the last step are known only as long as they are kept elsewhere.
+
+        Args:
+            predictions: what to describe in place of the last step; with `targets`, as `forward` takes them.
+            targets: likewise.
+            file: where to print, if not to the standard output.
+        """
+        print(description(self, predictions, targets), file=file)
 
     def extra_repr(self) -> str:
         weights = self.weights
@@ -384,6 +423,15 @@ def _nothing(prediction: Any, loss: nn.Module) -> Tensor:
         return torch.zeros(())
     # Of no elements, since 0 times infinity is NaN.
     return torch.stack([x.reshape(-1)[:0].sum().float() for x in tensors]).sum()
+
+
+def _of_other_ranks(prediction: Any, loss: nn.Module, predictions: Mapping[Any, Any]) -> Tensor | None:
+    """A loss that this rank has nothing for, where it compares the samples of all ranks."""
+    if not isinstance(loss, GatheringLoss) or not loss.gather:
+        return None
+    found = [x for given in predictions.values() for x in (given.values() if isinstance(given, Mapping) else [given])]
+    value = loss.of_other_ranks(next((x.device for x in found if isinstance(x, Tensor)), None))
+    return None if value is None else value + _nothing(prediction, loss)
 
 
 def _told_by_part(key: str, value: Any, parts: dict[str, Tensor], prediction: Any, loss: Any) -> Tensor:

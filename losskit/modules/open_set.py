@@ -177,6 +177,6 @@ def _entropic_of_one_logit(logits: Tensor, targets: Tensor, background_class: in
     logits, labels = alike(logits, targets, ("logits", "targets"))
     known = torch.ones_like(labels, dtype=torch.bool) if background_class is None else labels != background_class
     message = "targets hold a value that is neither between 0 and 1 nor the background class"
-    checking.require((((labels >= 0) & (labels <= 1)) | ~known).all(), lambda: message, message)
+    checking.require_each(((labels >= 0) & (labels <= 1)) | ~known, labels, message)
     labels = torch.where(known, labels, torch.full_like(labels, 0.5))
     return F.binary_cross_entropy_with_logits(finite_logits(logits), labels, reduction="none"), known

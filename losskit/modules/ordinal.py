@@ -95,8 +95,6 @@ def _thresholds(logits: Tensor, targets: Tensor, num_classes: int | None) -> tup
         )
     ids = targets.long()
     if ids.numel():
-        message = f"targets hold a class id outside 0 to {num_classes - 1}: {shapes} have {num_classes} classes"
-        checking.require(
-            ((ids >= 0) & (ids < num_classes)).all(), lambda: message, "targets hold a class id that is out of range"
-        )
+        message = f"targets hold a class id outside 0 to {num_classes - 1}"
+        checking.require_each((ids >= 0) & (ids < num_classes), ids, message, f"; {shapes} have {num_classes} classes")
     return logits[:, : num_classes - 1], ids

@@ -108,9 +108,8 @@ def signs(targets: Tensor, dtype: torch.dtype, name: str = "targets") -> Tensor:
     require_tensor(targets, name)
     require_real(targets, name)
     if targets.dtype != torch.bool:
-        known = ((targets == 1) | (targets == 0) | (targets == -1)).all()
-        message = f"{name} hold a value other than -1 and 1, or 0 and 1"
-        checking.require(known, lambda: message, message)
+        known = (targets == 1) | (targets == 0) | (targets == -1)
+        checking.require_each(known, targets, f"{name} hold a value other than -1 and 1, or 0 and 1")
     return torch.where(targets > 0, 1.0, -1.0).to(dtype)
 
 
@@ -202,8 +201,8 @@ def _require_ids(ids: Tensor, logits: Tensor, axis: int, name: str) -> None:
     in_range = ((ids >= 0) & (ids < num_classes)).all()
 
     def message() -> str:
-        wrong = ids[(ids < 0) | (ids >= num_classes)][0].item()
-        text = f"targets hold the class id {wrong}, but the {name} {_shape(logits)} have"
+        index = checking.first((ids < 0) | (ids >= num_classes))
+        text = f"targets hold the class id {ids[index].item()} at index {index}, but the {name} {_shape(logits)} have"
         if num_classes == 1:
             return f"{text} a single class; for yes-or-no targets drop the class axis: {name}.squeeze(1)"
         return f"{text} {num_classes} classes: 0 to {num_classes - 1}"

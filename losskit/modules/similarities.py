@@ -48,7 +48,13 @@ def products(one: Tensor, other: Tensor) -> Tensor:
 
 
 def same_ids(targets: Tensor, vectors: Tensor, name: str) -> Tensor:
-    """Which samples have the same id, `(batch, batch)`; each has its own.
+    """Which samples have the same id, `(batch, batch)`; each has its own. Raises what `require_ids` does."""
+    require_ids(targets, vectors, name)
+    return targets.unsqueeze(1) == targets.unsqueeze(0)
+
+
+def require_ids(targets: Tensor, vectors: Tensor, name: str) -> None:
+    """Refuses targets that are no ids of samples.
 
     Raises:
         TypeError: the targets are no tensor of integers.
@@ -63,7 +69,6 @@ def same_ids(targets: Tensor, vectors: Tensor, name: str) -> Tensor:
     if targets.is_floating_point() or targets.is_complex():
         dtype = str(targets.dtype).removeprefix("torch.")
         raise TypeError(f"targets are {dtype}, but ids must be integers; use targets.long()")
-    return targets.unsqueeze(1) == targets.unsqueeze(0)
 
 
 def diagonal_mask(matrix: Tensor) -> Tensor:

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from losskit.diagnostics import WARNING
 from losskit.schema import fields as schema_utils
 from losskit.schema.base import FeatureContext, Problem, dataclass
-from losskit.schema.reduced import ReducedLossConfig
+from losskit.schema.reduced import GatheringLossConfig
 
 DEFAULT_TEMPERATURE = 0.07
 
 
 @dataclass
-class NtXentLossConfig(ReducedLossConfig):
+class NtXentLossConfig(GatheringLossConfig):
     temperature: float = schema_utils.PositiveFloat(
         default=DEFAULT_TEMPERATURE,
         description="What cosines are divided by: the smaller, the more the most similar samples count.",
@@ -28,7 +28,7 @@ class NtXentLossConfig(ReducedLossConfig):
 
 
 @dataclass
-class ContrastiveLossConfig(ReducedLossConfig):
+class ContrastiveLossConfig(GatheringLossConfig):
     temperature: float = schema_utils.PositiveFloat(
         default=DEFAULT_TEMPERATURE,
         description="What dot products are divided by: the smaller, the more the most similar samples count. A "
@@ -53,7 +53,7 @@ class ContrastiveLossConfig(ReducedLossConfig):
 
 
 @dataclass
-class InBatchHingeLossConfig(ReducedLossConfig):
+class InBatchHingeLossConfig(GatheringLossConfig):
     margin: float = schema_utils.NonNegativeFloat(
         default=0.0,
         description="By how much a pair must be more similar than its parts are to others before it costs nothing.",

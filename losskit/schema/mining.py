@@ -6,7 +6,7 @@ from typing import Any
 
 from losskit.schema import fields as schema_utils
 from losskit.schema.base import dataclass
-from losskit.schema.reduced import ReducedLossConfig
+from losskit.schema.reduced import GatheringLossConfig
 
 
 def _scale(default: float, kind: str) -> Any:
@@ -35,7 +35,7 @@ def _epsilon() -> Any:
 
 
 @dataclass
-class MultiSimilarityLossConfig(ReducedLossConfig):
+class MultiSimilarityLossConfig(GatheringLossConfig):
     alpha: float = _scale(2.0, "positives")
     beta: float = _scale(50.0, "negatives")
     base: float = _base()
@@ -49,7 +49,7 @@ class MultiSimilarityLossConfig(ReducedLossConfig):
 
 
 @dataclass
-class MsLossConfig(ReducedLossConfig):
+class MsLossConfig(GatheringLossConfig):
     alpha: float = _scale(50.0, "negatives")
     beta: float = _scale(2.0, "positives")
     margin: float = _base()
@@ -65,7 +65,7 @@ class MsLossConfig(ReducedLossConfig):
 
 
 @dataclass
-class RefinerMsLossConfig(ReducedLossConfig):
+class RefinerMsLossConfig(GatheringLossConfig):
     alpha: float = _scale(50.0, "negatives")
     beta: float = _scale(2.0, "positives")
     base: float = _base(", a dot product,")
@@ -78,7 +78,7 @@ class RefinerMsLossConfig(ReducedLossConfig):
 
 
 @dataclass
-class RefinerContrastiveLossConfig(ReducedLossConfig):
+class RefinerContrastiveLossConfig(GatheringLossConfig):
     sim_thresh: float = schema_utils.NonNegativeFloat(
         default=0.1,
         description="By how much the own target must be more similar than any other before a sample costs nothing.",

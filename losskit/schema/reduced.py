@@ -30,3 +30,15 @@ def reduction_with_batchmean(default: str) -> Any:
         description="Whether the values of all items are averaged (`mean`) or added up (`sum`); `batchmean` divides "
         "their sum by the number of samples.",
     )
+
+
+@dataclass
+class GatheringLossConfig(ReducedLossConfig):
+    """For losses that compare the samples of a batch with each other."""
+
+    gather: bool = schema_utils.Boolean(
+        default=False,
+        description="Whether samples are compared with those of all ranks of torch.distributed, in place of those of "
+        "their own; in training alone, as ranks may hold different numbers of batches to evaluate. With one process it "
+        "changes nothing.",
+    )

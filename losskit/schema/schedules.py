@@ -98,6 +98,9 @@ def objections(weight: Mapping[str, Any]) -> Iterator[Objection]:
         key = "to" if "to" in weight else "from"
         message = f"is {show(weight[key])}, like `{'from' if key == 'to' else 'to'}`, so the weight never changes"
         yield Objection(key, message, "LK303", WARNING, f"write `weight: {show(weight[key])}`")
+    elif weight["schedule"] == CYCLICAL and weight["steps"] == 1:
+        message = "is 1, so each cycle ends before the weight changes"
+        yield Objection("steps", message, "LK303", WARNING, "write how many steps a cycle has")
 
 
 def field() -> Field[Any]:

@@ -14,7 +14,7 @@ _shtab_losskit_commands() {
     explain:'Say what a code such as LK201 means.'
     init:'Write a first config, and what checks it before a commit and in CI.'
     list:'List the losses.'
-    plot:'Draw losses and their gradients.'
+    plot:'Draw losses and their gradients, or weights that change.'
     schema:'Write the JSON Schema of config files.'
     show:'Show what a loss is and which settings it has.'
     validate:'Check the losses of config files.'
