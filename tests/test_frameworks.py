@@ -656,10 +656,11 @@ def test_skorch_gives_probabilities_for_the_cross_entropies(criterion, settings,
         Classifier,
         module__last=last,
         criterion=criterion,
-        max_epochs=40,
+        optimizer=torch.optim.Adam,
         lr=0.1,
-        verbose=0,
+        max_epochs=40,
         iterator_train__shuffle=True,
+        verbose=0,
         **options,
     )
     net.fit(*flowers)

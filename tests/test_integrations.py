@@ -198,13 +198,12 @@ def test_labels_that_the_trainer_cannot_count_are_an_error_where_it_would_be_wro
 
 
 def test_tasks_are_balanced_where_that_adds_up_over_micro_batches():
-    balanced = f"loss_balancing: {{}}\n{TWO}"
     with pytest.raises(ValueError, match="FAMOBalancing weighs by the losses of the whole batch"):
-        compute_loss_func(losskit.build(text=balanced.format("famo")))
+        compute_loss_func(losskit.build(text=f"loss_balancing: famo\n{TWO}"))
     generator = torch.Generator().manual_seed(0)
     outputs = {"word": torch.randn(4, 5, 4, generator=generator), "score": torch.randn(4, generator=generator)}
     labels = {"word": torch.randint(4, (4, 5), generator=generator), "score": torch.randn(4, generator=generator)}
-    criterion = losskit.build(text=balanced.format("uncertainty"))
+    criterion = losskit.build(text=f"loss_balancing: uncertainty\n{TWO}")
     loss = compute_loss_func(criterion)
     halves = [{name: tensor[rows] for name, tensor in labels.items()} for rows in (slice(2), slice(2, 4))]
     counts = loss.counts(halves)
