@@ -22,7 +22,12 @@ BLOCK = re.compile(r"(?:<!-- file: (?P<file>\S+) -->\n)?```(?P<language>\w+)\n(?
 PAGES = [ROOT / "README.md", *sorted(p for p in (ROOT / "docs").rglob("*.md") if p.parent.name != "codes")]
 # Each page that has code, so that a page whose blocks are no longer found does not pass in silence.
 WITH_CODE = {"README.md", "config-file.md", "training.md", "registering.md", "command-line.md", "output-formats.md"}
-WITH_CODE |= {"ci.md", "editors.md", *(f"coming-from-{system}.md" for system in ("torch", "ludwig", "mmf"))}
+WITH_CODE |= {
+    "balancing.md",
+    "ci.md",
+    "editors.md",
+    *(f"coming-from-{system}.md" for system in ("torch", "ludwig", "mmf")),
+}
 
 
 @pytest.mark.usefixtures("losses")

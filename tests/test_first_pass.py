@@ -11,6 +11,7 @@ from losskit import first_pass
 from losskit.config import read
 from losskit.constants import FEATURE_TYPES
 from losskit.registry import registry
+from losskit.strategies import strategies
 from losskit.validation import Validation
 from scripts.rules import ruled_settings
 
@@ -76,8 +77,13 @@ def configs(draw):
         config = {"losses": draw(st.lists(losses(None), max_size=2))}
     else:
         config = {"output_features": [draw(features(i)) for i in range(draw(st.integers(0, 2)))]}
+    if draw(st.integers(0, 2)) == 0:
+        odd = st.sampled_from([None, 1, [], {}, "fam", ["famo"], {"type": "famo"}, {"type": "dwa", "period": 0}])
+        config["loss_balancing"] = draw(st.sampled_from(strategies.names()) | odd)
     if draw(st.integers(0, 9)) == 0:
-        config[draw(st.sampled_from(["output_feature", "losses", "loss", "trainer", "input_features"]))] = []
+        config[
+            draw(st.sampled_from(["output_feature", "losses", "loss_balance", "loss", "trainer", "input_features"]))
+        ] = []
     return config
 
 
@@ -106,6 +112,13 @@ def test_it_is_sure_of_every_loss_with_its_defaults(name):
     )
 
 
+@pytest.mark.parametrize("name", strategies.names())
+def test_it_is_sure_of_every_way_to_balance_losses(name):
+    config = {"losses": ["mse", "huber"], "loss_balancing": name}
+    assert verdicts(json.dumps(config)) == (True, [])
+    assert verdicts(json.dumps({**config, "loss_balancing": {"type": name}})) == (False, [])
+
+
 # What stands where the table of losses has no say: each is right but for one thing.
 NOT_SURE = {
     "a number that PyYAML reads as text": "{name: a, type: number, loss: {type: huber, delta: 1e-3}}",
@@ -128,6 +141,7 @@ NOT_SURE = {
     "weight: {schedule: step, steps: 2e1}}}",
     "what is missing, misspelt": "{name: a, type: number, missing: maks}",
     "a rule": "{name: a, type: category, loss: {type: focal, alpha: 0.5}}",
+    "what belongs to the whole config": "{name: a, type: number, loss_balancing: famo}",
 }
 
 

@@ -16,10 +16,11 @@ from losskit.registry import registry
 from losskit.schema import BaseLossConfig, dataclass
 from losskit.schema import fields as schema_utils
 from losskit.schema.describe import describe
-from losskit.schema.document import LossRow, config_schema
+from losskit.schema.document import LossRow, StrategyRow, config_schema
 from losskit.schema.json_schema import loss_schema
 from losskit.schema.quick import UnknownKeywordError, compiled
 from losskit.settings import _validator_class, validator
+from losskit.strategies import strategies
 from tests.editor.documents import SCHEDULES, documents
 
 NAMES = registry.names()
@@ -237,7 +238,9 @@ def test_quick_check_leaves_unknown_keywords_to_jsonschema():
 
 
 def document_schema(draft="7"):
-    return config_schema((LossRow(e.names, e.feature_types, e.summary, e.schema) for e in registry.entries()), draft)
+    rows = (LossRow(e.names, e.feature_types, e.summary, e.schema) for e in registry.entries())
+    ways = (StrategyRow(e.name, e.summary, e.schema) for e in strategies.entries())
+    return config_schema(rows, draft, strategies=ways)
 
 
 DOCUMENT_VALIDATOR = jsonschema.Draft7Validator(document_schema())

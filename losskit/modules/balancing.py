@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+
+# `torch.compiler.disable` imports the compiler where it decorates, which takes a second; this one where it is called.
+from torch._compile import _disable_dynamo
 
 from losskit.modules.shapes import without_autocast
 
@@ -84,6 +87,27 @@ class LossBalancing(nn.Module):
         return self
 
 
+class CountingBalancing(LossBalancing):
+    """Counts something that decides what is to be done in Python: a buffer alone would have to be waited for."""
+
+    counter: Tensor
+
+    def __init__(self, num_tasks: int) -> None:
+        super().__init__(num_tasks)
+        self.count = 0
+        self.register_buffer("counter", torch.zeros((), dtype=torch.int64))
+
+    def count_one(self) -> None:
+        """Counts one more, here and in the buffer that is saved."""
+        self.count += 1
+        self.counter.fill_(self.count)
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        if f"{prefix}counter" in state_dict:
+            self.count = int(self.counter)
+
+
 def balanced(
     balancing: LossBalancing,
     losses: Sequence[Tensor],
@@ -92,10 +116,12 @@ def balanced(
     shared: Sequence[Tensor] | None,
     present: Sequence[bool],
     share: float | Tensor = 1.0,
+    normalizers: Sequence[Tensor | float | None] | None = None,
 ) -> Tensor:
     """The total of the losses of one batch, or of the `share` of it that this call sees.
 
-    Among several ranks of torch.distributed, all weigh by the same: the mean of their losses and gradients.
+    Among several ranks of torch.distributed, all weigh by the same: by the mean of their losses where the total is no
+    sum over parts of a batch, and by the mean of their gradients.
 
     Args:
         balancing: the strategy.
@@ -105,6 +131,8 @@ def balanced(
             strategies weigh.
         present: False for tasks that the batch has nothing of, whose loss is an attached 0.
         share: the share of the batch that these losses are of.
+        normalizers: by what the losses were divided, where that is the count of the whole batch, over all its parts and
+            all ranks; it is 0 for a task that the whole batch has nothing of.
 
     Raises:
         ValueError: the strategy needs what is not there, or cannot see a batch in parts.
@@ -116,14 +144,17 @@ def balanced(
         )
     values, factors = stacked(losses, weights)
     keywords: dict[str, Any] = {}
-    there = torch.tensor(present, device=values.device)
-    is_shared = balancing.is_learning and is_distributed()
     if balancing.wants_gradients:
         keywords["gram"] = _gram(balancing, losses, shared, present)
     elif balancing.needs_gradients:
         keywords["gram"] = None
-    if is_shared:
-        values, there = _alike_on_ranks(values, there)
+    there = torch.tensor(present, device=values.device)
+    whole = [None] * len(losses) if normalizers is None else normalizers
+    if balancing.is_additive:
+        # Ranks may have different numbers of parts, and must not wait for each other here.
+        there = _in_whole_batch(there, whole)
+    elif balancing.is_learning and is_distributed():
+        values, there = _alike_on_ranks(values, there, [normalizer is not None for normalizer in whole])
     if "present" in balancing._takes:
         keywords["present"] = there
     if "share" in balancing._takes:
@@ -158,17 +189,29 @@ def over_ranks(tensor: Tensor) -> Tensor:
     return tensor / torch.distributed.get_world_size()
 
 
-def _alike_on_ranks(values: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean of each loss over the ranks that have it, with the gradient of this rank alone."""
+def _in_whole_batch(present: Tensor, normalizers: Sequence[Tensor | float | None]) -> Tensor:
+    """Which tasks the whole batch has, as far as the counts of it say so; else those of this part."""
+    if all(normalizer is None for normalizer in normalizers):
+        return present
+    counts = [here if n is None else n for here, n in zip(present, normalizers, strict=True)]
+    return torch.stack([torch.as_tensor(count, device=present.device) > 0 for count in counts])
+
+
+def _alike_on_ranks(values: Tensor, present: Tensor, is_normalized: Sequence[bool]) -> tuple[Tensor, Tensor]:
+    """The mean of each loss over ranks, with the gradient of this rank alone; and which tasks any rank has.
+
+    A loss that was divided by the count of all ranks is 0 on those without the task; else these do not count.
+    """
     with torch.no_grad():
-        sums = torch.stack([torch.where(present, values, 0.0), present.to(values)])
+        counted = present | torch.tensor(is_normalized, device=present.device)
+        sums = torch.stack([torch.where(present, values, 0.0), present.to(values), counted.to(values)])
         torch.distributed.all_reduce(sums)
-        total, count = sums
+        total, anywhere, count = sums
         mean = total / count.clamp_min(1)
-    return mean + (values - values.detach()), count > 0
+    return mean + (values - values.detach()), anywhere > 0
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@_disable_dynamo
 def _gram(
     balancing: LossBalancing, losses: Sequence[Tensor], shared: Sequence[Tensor] | None, present: Sequence[bool]
 ) -> Tensor:

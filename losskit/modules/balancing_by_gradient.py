@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
-from losskit.modules.balancing import LossBalancing, promoted
+from losskit.modules.balancing import CountingBalancing, LossBalancing, promoted
 from losskit.modules.shapes import without_autocast
 from losskit.schema.balancing import GradNormBalancingConfig, NashMTLBalancingConfig, PCGradBalancingConfig
 from losskit.strategies import register_loss_balancing
@@ -88,29 +85,8 @@ class GradNormBalancing(LossBalancing):
         return torch.where(counted, norms, 0.0).sum() / count * pace**self.alpha
 
 
-class _Counting(LossBalancing):
-    """Counts something that decides what is to be done in Python: a buffer alone would have to be waited for."""
-
-    counter: Tensor
-
-    def __init__(self, num_tasks: int) -> None:
-        super().__init__(num_tasks)
-        self._count = 0
-        self.register_buffer("counter", torch.zeros((), dtype=torch.int64))
-
-    def count_one(self) -> None:
-        """Counts one more, here and in the buffer that is saved."""
-        self._count += 1
-        self.counter.fill_(self._count)
-
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *args: Any) -> None:
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        if f"{prefix}counter" in state_dict:
-            self._count = int(self.counter)
-
-
 @register_loss_balancing("nash_mtl", schema=NashMTLBalancingConfig)
-class NashMTLBalancing(_Counting):
+class NashMTLBalancing(CountingBalancing):
     r"""Weighs losses so that the step is one that tasks would agree on if they bargained about it.
 
     $L = \sum_i w_i \alpha_i L_i$, where $\alpha > 0$ solves $K \alpha = 1/\alpha$ for the inner products $K$ of the
@@ -122,7 +98,7 @@ class NashMTLBalancing(_Counting):
 
     >>> balancing = NashMTLBalancing(2)
     >>> balancing(torch.ones(2), torch.ones(2), gram=torch.tensor([[4.0, 0.0], [0.0, 1.0]]))
-    tensor(3.0456)
+    tensor(3.0458)
     """
 
     needs_gradients = True
@@ -140,7 +116,7 @@ class NashMTLBalancing(_Counting):
     @property
     def wants_gradients(self) -> bool:
         """Whether the weights are to be computed anew."""
-        return super().wants_gradients and self._count % self.update_every == 0
+        return super().wants_gradients and self.count % self.update_every == 0
 
     def forward(
         self, losses: Tensor, weights: Tensor, *, gram: Tensor | None = None, present: Tensor | None = None
@@ -197,7 +173,7 @@ def _bargain(cosines: Tensor) -> Tensor:
 
 
 @register_loss_balancing("pcgrad", schema=PCGradBalancingConfig)
-class PCGradBalancing(_Counting):
+class PCGradBalancing(CountingBalancing):
     r"""Takes out of each task's gradient what goes against another's.
 
     The value is $\sum_i w_i L_i$. Its gradient is $\sum_i w_i g_i'$, where $g_i'$ starts as $g_i = \nabla L_i$ and, for
@@ -231,7 +207,8 @@ class PCGradBalancing(_Counting):
 
     def order(self) -> Tensor:
         """For each task, the order in which all tasks are looked at in the next call."""
-        generator = torch.Generator().manual_seed((self.seed << 32) + self._count)
+        # A generator looks at 32 bits of its seed; an odd factor spreads the seeds of the config over all of them.
+        generator = torch.Generator().manual_seed((self.seed * 0x9E3779B1 + self.count) % 2**32)
         return torch.rand(self.num_tasks, self.num_tasks, generator=generator).argsort(dim=1)
 
     def _projected(self, gram: Tensor, order: Tensor) -> Tensor:

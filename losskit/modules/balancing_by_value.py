@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from losskit.modules.balancing import LossBalancing, is_distributed, over_ranks, promoted
+from losskit.modules.balancing import CountingBalancing, LossBalancing, is_distributed, over_ranks, promoted
 from losskit.schema.balancing import (
     DWABalancingConfig,
     FAMOBalancingConfig,
@@ -17,6 +18,9 @@ from losskit.schema.balancing import (
     UncertaintyBalancingConfig,
 )
 from losskit.strategies import register_loss_balancing
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # Below this, the logarithm of 1 + loss is continued by its tangent.
 _LOWEST = -0.5
@@ -144,15 +148,20 @@ class ParetoMTLBalancing(LossBalancing):
 
 
 class _Averaging(LossBalancing):
-    """Keeps the mean of each loss over several calls."""
-
-    sums: Tensor
-    counts: Tensor
+    """Takes the mean of each loss over the calls of one step."""
 
     def __init__(self, num_tasks: int) -> None:
         super().__init__(num_tasks)
-        self.register_buffer("sums", torch.zeros(num_tasks))
-        self.register_buffer("counts", torch.zeros(num_tasks))
+        # No buffers: they are this rank's own, where DistributedDataParallel would replace them by another's, and there
+        # is nothing in them between steps, when checkpoints are written.
+        self.sums = torch.zeros(num_tasks)
+        self.counts = torch.zeros(num_tasks)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        device = fn(torch.zeros(())).device
+        self.sums, self.counts = (torch.zeros(self.num_tasks, device=device) for _ in range(2))
+        return self
 
     def record(self, losses: Tensor, present: Tensor | None, share: float | Tensor = 1.0) -> Tensor:
         """Adds losses; returns which are counted. What is not finite would spoil all that comes after it."""
@@ -161,9 +170,10 @@ class _Averaging(LossBalancing):
         self.counts.add_(counted * share)
         return counted
 
-    def means(self, otherwise: Tensor) -> Tensor:
-        """The means, and for tasks of which there is nothing, what is given."""
-        return torch.where(self.counts > 0, self.sums / self.counts.clamp_min(_EPSILON), otherwise)
+    def forget(self) -> None:
+        """Begins a new step."""
+        self.sums.zero_()
+        self.counts.zero_()
 
 
 @register_loss_balancing("famo", schema=FAMOBalancingConfig)
@@ -226,15 +236,15 @@ class FAMOBalancing(_Averaging):
             now = over_ranks(now.clone())
         known = ((self.counts > 0) | self.is_known) & torch.isfinite(now)
         logits = self.logits.to(now.dtype)
-        self.logits.grad = self._gradient(logits, self.means(self.previous), now, known, known).to(self.logits)
+        before = _means(self.sums, self.counts, self.previous)
+        self.logits.grad = self._gradient(logits, before, now, known, known).to(self.logits)
 
     @torch.no_grad()
     def step(self) -> None:
         """Takes the losses since the last step for those of the step before."""
-        self.previous.copy_(self.means(self.previous))
+        self.previous.copy_(_means(self.sums, self.counts, self.previous))
         self.is_known.logical_or_(self.counts > 0)
-        self.sums.zero_()
-        self.counts.zero_()
+        self.forget()
 
     def _excess(self, losses: Tensor) -> Tensor:
         return (losses - self.floors).clamp_min(0) + _EPSILON
@@ -247,7 +257,7 @@ class FAMOBalancing(_Averaging):
 
 
 @register_loss_balancing("dwa", schema=DWABalancingConfig)
-class DWABalancing(_Averaging):
+class DWABalancing(_Averaging, CountingBalancing):
     r"""Weighs each loss by how slowly it has fallen lately.
 
     $L = \sum_i w_i \lambda_i L_i$ with $\lambda = T\,\mathrm{softmax}(r / \tau)$ for $T$ tasks, where $r_i$ is the mean
@@ -263,8 +273,8 @@ class DWABalancing(_Averaging):
     is_additive = True
     last: Tensor
     before: Tensor
+    period_sums: Tensor
     periods: Tensor
-    steps: Tensor
 
     def __init__(self, num_tasks: int, *, temperature: float = 2.0, period: int = 100) -> None:
         super().__init__(num_tasks)
@@ -272,8 +282,9 @@ class DWABalancing(_Averaging):
         self.period = period
         self.register_buffer("last", torch.zeros(num_tasks))
         self.register_buffer("before", torch.zeros(num_tasks))
+        # Of each loss the sum, and how many times it was counted.
+        self.register_buffer("period_sums", torch.zeros(2, num_tasks))
         self.register_buffer("periods", torch.zeros(num_tasks, dtype=torch.int64))
-        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(
         self, losses: Tensor, weights: Tensor, *, present: Tensor | None = None, share: float | Tensor = 1.0
@@ -289,15 +300,18 @@ class DWABalancing(_Averaging):
 
     @torch.no_grad()
     def step(self) -> None:
-        """Counts the step, and begins a new period where one is over."""
-        self.steps.add_(1)
-        is_over = self.steps % self.period == 0
-        is_new = is_over & (self.counts > 0)
+        """Adds the step to the period, as all ranks saw it, and begins a new one where it is over."""
+        self.count_one()
+        seen = torch.stack([self.sums, self.counts])
+        self.period_sums.add_(over_ranks(seen) if is_distributed() else seen)
+        self.forget()
+        if self.count % self.period:
+            return
+        is_new = self.period_sums[1] > 0
         self.before.copy_(torch.where(is_new, self.last, self.before))
-        self.last.copy_(torch.where(is_new, self.means(self.last), self.last))
+        self.last.copy_(_means(self.period_sums[0], self.period_sums[1], self.last))
         self.periods.add_(is_new)
-        for buffer in (self.sums, self.counts):
-            buffer.copy_(torch.where(is_over, 0.0, buffer))
+        self.period_sums.zero_()
 
     def _factors(self) -> Tensor:
         is_known = (self.periods >= 2) & (self.before != 0)
@@ -315,6 +329,11 @@ def _per_task(name: str, values: Sequence[float] | None, num_tasks: int, otherwi
     if values is not None and len(values) != num_tasks:
         raise ValueError(f"{name} must have a number for each of the {num_tasks} tasks, got {len(values)}")
     return torch.full((num_tasks,), otherwise) if values is None else torch.tensor(values, dtype=torch.float32)
+
+
+def _means(sums: Tensor, counts: Tensor, otherwise: Tensor) -> Tensor:
+    """The means, and for tasks of which there is nothing, what is given."""
+    return torch.where(counts > 0, sums / torch.where(counts > 0, counts, 1.0), otherwise)
 
 
 def _softmax(logits: Tensor, among: Tensor) -> Tensor:

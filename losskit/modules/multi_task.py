@@ -194,6 +194,7 @@ class MultiTaskLoss(nn.Module):
                 shared=self.shared if shared is None else [shared] if isinstance(shared, Tensor) else list(shared),
                 present=present,
                 share=1 / getattr(normalizers, "num_batches", 1),
+                normalizers=None if normalizers is None else self._of_whole_batch(normalizers),
             )
         total: Any = None
         for plan, value in zip(self.plans, values, strict=True):
@@ -204,6 +205,11 @@ class MultiTaskLoss(nn.Module):
                 weighed = value * plan.weight
             total = weighed if total is None else total + weighed
         return torch.zeros(()) if total is None else total
+
+    def _of_whole_batch(self, normalizers: Mapping[str, Any]) -> list[Any]:
+        """What each loss is divided by, where that says whether the whole batch has anything for it."""
+        least = self.least_counts
+        return [None if least.get(key) else normalizers.get(key) for key in self.keys]
 
     def share(self, tensors: Iterable[Tensor]) -> None:
         """Says which parameters all tasks have in common, for balancing by gradients.

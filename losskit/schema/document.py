@@ -74,8 +74,7 @@ def config_schema(losses: Iterable[LossRow], draft: str = "7", *, strategies: It
             definitions.update(_places(feature_type, allowed, has_multi))
     definitions.update(_places(ANY, rows, has_multi))
     definitions["feature"] = _feature(definitions)
-    definitions.update(_balancing(sorted(strategies, key=lambda row: row.name)))
-    schema = {
+    schema: Schema = {
         "$schema": DRAFTS["7"][0],
         "title": "losskit config",
         "description": "The losses of a model's output features.",
@@ -89,7 +88,6 @@ def config_schema(losses: Iterable[LossRow], draft: str = "7", *, strategies: It
                 "items": _ref("feature"),
             },
             "losses": _ref(f"{ANY}_list"),
-            "loss_balancing": _ref("balancing"),
         },
         "if": _has("output_features"),
         "then": {
@@ -101,6 +99,9 @@ def config_schema(losses: Iterable[LossRow], draft: str = "7", *, strategies: It
         "else": {"if": _has("losses"), "else": _has("output_features")},
         "definitions": definitions,
     }
+    if ways := sorted(strategies, key=lambda row: row.name):
+        definitions.update(_balancing(ways))
+        schema["properties"]["loss_balancing"] = _ref("balancing")
     return schema if draft == "7" else _in_draft(schema, draft)
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from losskit.registry import registry
-from losskit.schema.document import DRAFTS, LossRow, config_schema, dump
+from losskit.schema.document import DRAFTS, LossRow, StrategyRow, config_schema, dump
+from losskit.strategies import strategies
 from tests.editor.language_server import LanguageServer
 
 HERE = Path(__file__).parent
@@ -46,7 +47,9 @@ def node():
 
 def document_schema(draft="7"):
     """What `losskit schema` writes."""
-    return config_schema((LossRow(e.names, e.feature_types, e.summary, e.schema) for e in registry.entries()), draft)
+    losses = (LossRow(e.names, e.feature_types, e.summary, e.schema) for e in registry.entries())
+    ways = (StrategyRow(e.name, e.summary, e.schema) for e in strategies.entries())
+    return config_schema(losses, draft, strategies=ways)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from losskit.constants import DEFAULT_LOSSES, FEATURE_TYPES
 from losskit.registry import registry
 from losskit.schema.quick import compiled
+from losskit.strategies import strategies
 
 NUMBERS = [0, 1, 2, 3, -1, 0.5, 1.0, 2.0, -0.5, 1e-3, 2**31, 10**15, 1e300, -100]
 SCALARS = [*NUMBERS, True, False, None, "", "1", "x", "cat", "mean", "none"]
@@ -129,6 +130,29 @@ def features(draw, index):
 
 
 @st.composite
+def balancings(draw):
+    """How the losses are balanced."""
+    name = draw(st.sampled_from(strategies.names()))
+    kind = draw(st.integers(0, 9))
+    if kind < 3:
+        return name
+    if kind == 3:
+        return draw(st.sampled_from(["fam", "huber", "", 1, None, True, [], {}, ["famo"], {"famo": None}]))
+    properties = strategies.get(name).schema["properties"]
+    known = [key for key in properties if key != "type"]
+    chosen = draw(st.lists(st.sampled_from(known), max_size=2, unique=True)) if known else []
+    values = {}
+    for key in chosen:
+        allowed = [v for v in [properties[key]["default"], *VALUES] if compiled(properties[key])(v)]
+        values[key] = draw(st.sampled_from(VALUES if draw(one_in(4)) else allowed))
+    if draw(one_in(8)):
+        values[draw(st.sampled_from(["alpha", "gamm", "params", "weight"]))] = draw(st.sampled_from(VALUES))
+    if not draw(one_in(10)):
+        values["type"] = draw(st.sampled_from(["famos", 1, None])) if draw(one_in(10)) else name
+    return values
+
+
+@st.composite
 def documents(draw):
     """A whole config."""
     config = {}
@@ -137,6 +161,8 @@ def documents(draw):
         config["output_features"] = [draw(features(index)) for index in range(many)]
     elif draw(st.integers(0, 7)):
         config["losses"] = draw(st.lists(losses(None), min_size=1, max_size=2))
+    if draw(one_in(3)):
+        config["loss_balancing"] = draw(balancings())
     if draw(one_in(6)):
         config[draw(st.sampled_from(["model_type", "$schema", "input_features", "output_feature"]))] = "x"
     if draw(one_in(12)):

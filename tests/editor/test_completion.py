@@ -9,10 +9,12 @@ from losskit.constants import FEATURE_TYPES
 from losskit.registry import registry
 from losskit.schema.document import LossRow, config_schema, dump
 from losskit.schema.schedules import KINDS
+from losskit.strategies import strategies
 from tests.editor.conftest import MODELINE
 
 pytestmark = pytest.mark.xdist_group("editor")
 
+TOP = ["output_features", "losses", "loss_balancing"]
 FEATURE_KEYS = ["classes", "loss", "missing", "name", "num_classes", "type"]
 SCHEDULE_KEYS = ["schedule", "steps", "from", "to", "warmup", "ratio"]
 # Where a mapping may begin, the server also offers to write its required keys at once, under the mapping's title.
@@ -52,16 +54,23 @@ def listed(feature_type):
 
 PROBES = {
     # The top of the file
-    "an empty file takes features or losses": ("|", ["output_features", "losses"]),
-    "a key that is begun is one of the top": ("outp|", ["output_features", "losses"]),
+    "an empty file takes features or losses": ("|", TOP),
+    "a key that is begun is one of the top": ("outp|", TOP),
     "between the keys of a larger config ours are offered": (
         "model_type: ecd\ninput_features: []\n|\ntrainer: {epochs: 3}\n",
-        ["output_features", "losses"],
+        TOP,
     ),
     "where there are features a list of losses would be too much, but others' keys are not ours to offer": (
         feature("number", "loss: huber") + "\n|",
-        ["losses"],
+        ["losses", "loss_balancing"],
     ),
+    # How losses are balanced
+    "a way to balance losses": ("loss_balancing: |", strategies.names()),
+    "a way that is begun": ("loss_balancing: un|", strategies.names()),
+    "a way to balance losses with settings": ("loss_balancing:\n  type: |", strategies.names()),
+    "the settings of a way": ("loss_balancing:\n  type: pareto_mtl\n  |", ["preference_vector", "tchebycheff_weight"]),
+    "the settings of a way in braces": ("loss_balancing: {type: famo, g|}", ["gamma", "min_losses"]),
+    "the settings of a way without any": ("loss_balancing:\n  type: none\n  |", []),
     # Features
     "a feature begins with its name or its type": ("output_features:\n  - |", [*FEATURE_KEYS, *SKELETON], {"loss"}),
     "a feature that has a name takes what it lacks": (

@@ -15,6 +15,7 @@ MARK = re.compile("«(.*?)»", re.DOTALL)
 YAML_BLOCK = re.compile(r"```yaml\n(.*?)```", re.DOTALL)
 
 NUMBER_LOSSES = "not a loss for number; one of gaussian_nll, hinge_embedding, huber, "
+NO_STRATEGY = "no way to balance losses; one of dwa, famo, "
 UNKNOWN_TYPE = "no feature type; one of anomaly, audio, "
 KEEP_ONE = "`losses` and `output_features` stand in one config; keep one of them"
 
@@ -27,6 +28,10 @@ def feature(feature_type, *lines):
 
 def number(settings):
     return feature("number", f"loss: {{type: huber, {settings}}}")
+
+
+def balanced(value):
+    return f"loss_balancing: {value}\nlosses: [mse, huber]"
 
 
 # What is marked stands between « and »; the messages are those of the marks, in order, or what they begin with.
@@ -200,6 +205,22 @@ PROBES = {
     "a mistake behind an alias is marked where it stands": (
         f"shared: &shared {{weight: «-2»}}\n{number('<<: *shared')}",
         "Value is below the minimum of 0.",
+    ),
+    # How losses are balanced
+    "a misspelt way to balance losses": (balanced("«uncertanty»"), NO_STRATEGY),
+    "a way to balance losses that is a list": (balanced("«[famo]»"), NO_STRATEGY),
+    "a way to balance losses that is missing behind its key": (balanced("«»"), NO_STRATEGY),
+    "a misspelt type of a way to balance losses": (balanced("{type: «fam»}"), NO_STRATEGY),
+    "a way to balance losses without a type": (balanced("«{»gamma: 1}"), 'Missing property "type".'),
+    "a misspelt setting of a way": (balanced("{type: famo, «gama»: 0.1}"), "Property gama is not allowed."),
+    "a setting of another way": (balanced("{type: famo, «alpha»: 0.1}"), "Property alpha is not allowed."),
+    "a setting of a way that is too large": (
+        balanced("{type: famo, gamma: «2»}"),
+        "Value is above the maximum of 1.",
+    ),
+    "a preference that is text": (
+        balanced("{type: pareto_mtl, preference_vector: [1, «x»]}"),
+        'Incorrect type. Expected "number".',
     ),
     # Several
     "two mistakes in a schedule": (

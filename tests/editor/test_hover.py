@@ -4,6 +4,7 @@ import pytest
 
 from losskit.registry import registry
 from losskit.schema.describe import describe
+from losskit.strategies import strategies
 
 pytestmark = pytest.mark.xdist_group("editor")
 
@@ -91,6 +92,18 @@ PROBES = {
     "what may be several things": (
         loss("category", "loss: {type: cross_entropy, class_we|ights: [1, 2]}"),
         ["How much each class counts", "a list of numbers at least 0, a mapping", "Default: `null`"],
+    ),
+    "how losses are balanced": (
+        "loss_bal|ancing: famo",
+        ["#### loss balancing", "one value to minimise", "without it, their weighted sum"],
+    ),
+    "a way to balance losses, of which the chosen one stands first": (
+        "loss_balancing: fa|mo",
+        ["#### strategy", f"* `famo`: {strategies.get('famo').summary}", "* `dwa`"],
+    ),
+    "a setting of a way to balance losses": (
+        "loss_balancing: {type: famo, gam|ma: 0.1}",
+        ["#### gamma", "drawn back to equal ones", "a number at least 0 and at most 1", "Default: `0.01`"],
     ),
     "params": (loss("number", "loss: {type: huber, par|ams: {}}"), ["#### settings of huber"]),
 }
