@@ -90,6 +90,13 @@ def test_the_loop_of_accelerate_learns(tmp_path):
     assert last_number(r"loss ([\d.]+)", out) < 0.5 < float(re.findall(r"loss ([\d.]+)", out)[0])
 
 
+@pytest.mark.parametrize("framework", ["accelerate", "lightning"])
+def test_steps_of_unequal_micro_batches_learn(framework, tmp_path):
+    need(framework)
+    out = run(EXAMPLES / f"with_{framework}_counts.py", folder=tmp_path)
+    assert last_number(r"accuracy ([\d.]+)", out) > 0.9
+
+
 def test_the_module_of_lightning_learns_and_logs_each_loss(tmp_path):
     need("lightning")
     out = run(EXAMPLES / "with_lightning.py", folder=tmp_path)
@@ -233,6 +240,27 @@ def test_lightning_accumulates_equal_batches_to_the_gradient_of_the_whole(three_
     fit(four, three_classes, tmp_path, batch_size=6, accumulate_grad_batches=4)
     for a, b in zip(once.parameters(), four.parameters(), strict=True):
         torch.testing.assert_close(a, b)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_lightning_steps_by_the_gradient_of_the_whole_where_parts_count_unequally(tmp_path, monkeypatch):
+    need("lightning")
+    monkeypatch.syspath_prepend(EXAMPLES)
+    from with_lightning_counts import LOSSES, LitClassifier
+
+    class Module(LitClassifier):
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=1.0)
+
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(64, 64, generator=generator), torch.randint(10, (64,), generator=generator)
+    y[:20] = -100  # all of the first part, and some of the second
+    module = Module()
+    whole = copy.deepcopy(module.model)
+    fit(module, TensorDataset(x, y), tmp_path, batch_size=64)
+    losskit.build(text=LOSSES)({"digit": whole(x)}, {"digit": y}).total.backward()
+    for found, before in zip(module.model.parameters(), whole.parameters(), strict=True):
+        torch.testing.assert_close(found, before - before.grad)
 
 
 # transformers
