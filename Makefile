@@ -40,6 +40,7 @@ bench: $(READY) $(NODE_PACKAGES)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	$(BIN)/python benchmarks/validation.py
 	$(BIN)/python benchmarks/losses.py
+	$(BIN)/python benchmarks/criterion.py
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

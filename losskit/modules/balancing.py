@@ -12,6 +12,7 @@ from torch import Tensor, nn
 # `torch.compiler.disable` imports the compiler where it decorates, which takes a second; this one where it is called.
 from torch._compile import _disable_dynamo
 
+from losskit.modules.distributed import num_ranks
 from losskit.modules.shapes import without_autocast
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def balanced(
     if balancing.is_additive:
         # Ranks may have different numbers of parts, and must not wait for each other here.
         there = _in_whole_batch(there, whole)
-    elif balancing.is_learning and is_distributed():
+    elif balancing.is_learning and num_ranks() > 1:
         values, there = _alike_on_ranks(values, there, [normalizer is not None for normalizer in whole])
     if "present" in balancing._takes:
         keywords["present"] = there
@@ -177,16 +178,10 @@ def promoted(losses: Tensor) -> Tensor:
     return losses.float() if losses.element_size() < 4 else losses
 
 
-def is_distributed() -> bool:
-    """Whether there are several ranks."""
-    distributed = torch.distributed
-    return distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1
-
-
 def over_ranks(tensor: Tensor) -> Tensor:
     """The mean over all ranks."""
     torch.distributed.all_reduce(tensor)
-    return tensor / torch.distributed.get_world_size()
+    return tensor / num_ranks()
 
 
 def _in_whole_batch(present: Tensor, normalizers: Sequence[Tensor | float | None]) -> Tensor:
@@ -220,12 +215,12 @@ def _gram(
     rows = _gradients(balancing, losses, leaves, present)
     # Of parameters each rank has a part of the gradient; of a layer's output, the gradients of rows of its own.
     are_parameters = all(leaf.is_leaf for leaf in leaves)
-    if is_distributed() and are_parameters:
+    if num_ranks() > 1 and are_parameters:
         rows = over_ranks(rows)
     with torch.no_grad(), without_autocast(rows):
         gram = rows @ rows.mT
-    if is_distributed() and not are_parameters:
-        gram = over_ranks(gram) / torch.distributed.get_world_size()
+    if num_ranks() > 1 and not are_parameters:
+        gram = over_ranks(gram) / num_ranks()
     return gram
 
 
@@ -261,7 +256,7 @@ def _gradients(
                 is_reached = True
             start += leaf.numel()
     # A rank may have a batch that no task is in.
-    if not is_reached and any(present) and not is_distributed():
+    if not is_reached and any(present) and num_ranks() == 1:
         raise ValueError(f"{_name(balancing)} weighs by gradients, but no loss depends on what is shared")
     return rows
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from losskit.modules.balancing import CountingBalancing, LossBalancing, is_distributed, over_ranks, promoted
+from losskit.modules.balancing import CountingBalancing, LossBalancing, over_ranks, promoted
+from losskit.modules.distributed import num_ranks
 from losskit.schema.balancing import (
     DWABalancingConfig,
     FAMOBalancingConfig,
@@ -232,7 +233,7 @@ class FAMOBalancing(_Averaging):
         let an optimizer that has only these weights do its step.
         """
         now = promoted(losses if isinstance(losses, Tensor) else torch.stack(list(losses))).to(self.logits.device)
-        if is_distributed():
+        if num_ranks() > 1:
             now = over_ranks(now.clone())
         known = ((self.counts > 0) | self.is_known) & torch.isfinite(now)
         logits = self.logits.to(now.dtype)
@@ -303,7 +304,7 @@ class DWABalancing(_Averaging, CountingBalancing):
         """Adds the step to the period, as all ranks saw it, and begins a new one where it is over."""
         self.count_one()
         seen = torch.stack([self.sums, self.counts])
-        self.period_sums.add_(over_ranks(seen) if is_distributed() else seen)
+        self.period_sums.add_(over_ranks(seen) if num_ranks() > 1 else seen)
         self.forget()
         if self.count % self.period:
             return
