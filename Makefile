@@ -22,7 +22,7 @@ test-fast: $(READY) $(NODE_PACKAGES)
 # The frameworks are about as heavy as all else together, so that only this target installs them.
 test-frameworks: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[frameworks]"
-	CI_REQUIRES_FRAMEWORKS=1 $(BIN)/python -m pytest -n 2 tests/test_frameworks.py
+	CI_REQUIRES_FRAMEWORKS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup tests/test_frameworks.py
 
 check: $(READY) docs
 	$(BIN)/ruff check .
