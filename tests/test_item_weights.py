@@ -183,10 +183,42 @@ def test_masks_of_pixels_lie_beside_the_classes():
     torch.testing.assert_close(parts["x/dice"], losskit.create_loss("dice")(logits, ignored))
 
 
-def test_a_loss_that_can_leave_nothing_out_says_so():
+OTHERS = [
+    (entry.name, feature_type)
+    for entry in registry.entries()
+    if not issubclass(entry.module.load(), AdditiveLoss)
+    for feature_type in entry.feature_types
+]
+
+
+@pytest.mark.parametrize(("name", "feature_type"), OTHERS)
+def test_samples_that_a_mask_leaves_out_are_not_there_for_losses_that_are_no_means(name, feature_type):
+    criterion, term, batch = case(name, feature_type)
+    mask = torch.arange(len(batch.inputs[0])) % 3 < 2
+    if name == "nt_xent":
+        with pytest.raises(TypeError, match="nt_xent: .* pairs samples by their place, so it takes no `mask`"):
+            value_of(criterion, term, batch, mask=mask)
+        return
+    expected = value_of(criterion, term, batch, mask.nonzero().squeeze(1))
+    spoilt = batch._replace(inputs=tuple(spoil(x, mask) for x in batch.inputs))
+    torch.testing.assert_close(value_of(criterion, term, spoilt, mask=mask), expected)
+
+
+def test_samples_without_a_label_are_not_there_for_losses_that_are_no_means():
+    x, y = torch.tensor([[3.0, 9.0], [4.0, 0.0]]), torch.tensor([[0.0, torch.nan], [0.0, 0.0]])
+    root = build("rmse", "vector")
+    torch.testing.assert_close(root({"x": x}, {"x": y}).total, torch.tensor(25 / 3).sqrt())
+    logits, scores = torch.randn(3, 4), torch.rand(3, 4)
+    expected = build("bce_kl", "set")({"x": logits[[0, 2]]}, {"x": scores[[0, 2]]})
+    scores[1, 3] = torch.nan
+    torch.testing.assert_close(build("bce_kl", "set")({"x": logits}, {"x": scores}), expected)
+
+
+def test_a_loss_that_is_no_mean_takes_no_weights():
     criterion = losskit.build(text="output_features: [{name: x, type: number, loss: rmse}]")
-    targets = {"targets": torch.zeros(3), "mask": torch.ones(3)}
-    with pytest.raises(TypeError, match="x/root_mean_squared_error: .* is no mean over items, so it takes no `mask`"):
+    targets = {"targets": torch.zeros(3), "sample_weight": torch.ones(3)}
+    message = "x/root_mean_squared_error: .* is no mean over items, so it takes no `sample_weight`"
+    with pytest.raises(TypeError, match=message):
         criterion({"x": torch.ones(3)}, {"x": targets})
 
 

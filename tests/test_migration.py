@@ -41,7 +41,7 @@ LUDWIG_TYPES = {
 
 def table(page):
     """What stands in the first two columns of the page's table of losses."""
-    text = (DOCS / f"coming-from-{page}.md").read_text("utf-8")
+    text = (DOCS / f"coming-from-{page}.md").read_text("utf-8").partition("## Loss balancing")[0]
     return dict(re.findall(r"^\| `([^`]+)` \| `([^`]+)` \|", text, re.MULTILINE))
 
 

@@ -171,7 +171,7 @@ NAMES = ["sequence_softmax_cross_entropy", "next_token_softmax_cross_entropy", "
             (2, 3, 5),
             torch.full((2, 3), 5),
             ValueError,
-            r"the class id 5, but the logits \(2, 3, 5\) have 5 classes: 0 to 4",
+            r"the class id 5 at index .*, but the logits \(2, 3, 5\) have 5 classes: 0 to 4",
         ),
         # An id that another config would ignore is no class.
         ((2, 3, 5), torch.full((2, 3), -1), ValueError, "the class id -1"),

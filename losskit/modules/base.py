@@ -32,6 +32,8 @@ class Loss(nn.Module, LogitsInputsMixin):
     """
 
     reductions: ClassVar[tuple[str, ...]] = REDUCTIONS
+    # For what is no sum over items: whether each element may be left out by itself, not only a sample.
+    is_elementwise: ClassVar[bool] = False
     # Settings that act only where several processes train together.
     distributed_settings: ClassVar[tuple[str, ...]] = ()
     _settings: ClassVar[tuple[str, ...]] = ()

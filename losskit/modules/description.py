@@ -158,13 +158,15 @@ def _graphs(
     """The losses with their graphs, and which are there."""
     predictions, targets = criterion.checked(predictions, targets)
     values, present = [], []
-    for plan, loss in zip(criterion.plans, criterion.losses, strict=True):
-        value = criterion.value_of(plan, loss, predictions, targets, normalizers)
-        present.append(value is not None)
-        if isinstance(value, Mapping):
-            value = sum(value.values())
-        values.append(torch.zeros(()) if value is None else value)
-    sharing.forget()
+    try:
+        for plan, loss in zip(criterion.plans, criterion.losses, strict=True):
+            value = criterion.value_of(plan, loss, predictions, targets, normalizers)
+            present.append(value is not None)
+            if isinstance(value, Mapping):
+                value = sum(value.values())
+            values.append(torch.zeros(()) if value is None else value)
+    finally:
+        sharing.forget()
     return values, present
 
 

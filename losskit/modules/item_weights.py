@@ -7,8 +7,8 @@ for 0 times a gradient of NaN is NaN.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, cast
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -52,17 +52,17 @@ def weights_of(lookup: Lookup, targets: Mapping[Any, Any], missing: bool) -> Ite
     return ItemWeights(found[MASK], found[SAMPLE_WEIGHT], missing)
 
 
-def weighted(loss: nn.Module, lookup: Lookup, given: Given, items: ItemWeights, normalizer: Any) -> Tensor:
+def weighted(loss: nn.Module, lookup: Lookup, given: Given, items: ItemWeights, normalizer: Any) -> Any:
     """The value of a loss whose items are masked or weighted: a sum over the weighted count, or over `normalizer`.
 
     An item of weight 2 is that item twice, one of weight 0 is not there.
 
     Raises:
-        TypeError: the loss is no sum over items, and knows no other way to leave some out.
+        TypeError: the loss is no sum over items, and cannot leave any out.
         ValueError: the shapes of the weights do not fit.
     """
     if not isinstance(loss, AdditiveLoss):
-        return _ignored(loss, given, items)
+        return _of_the_others(loss, given, items)
     prepared, weights = _prepared(loss, lookup, given, items)
     values = loss.item_values(*prepared.inputs, *prepared.targets, **prepared.optional)
     weights = loss.item_weights(weights)
@@ -201,23 +201,36 @@ def _aligned(weights: Tensor, like: Tensor, loss: nn.Module) -> Tensor:
     )
 
 
-def _ignored(loss: nn.Module, given: Given, items: ItemWeights) -> Tensor:
-    """A loss that is no sum over items, where it ignores class ids at least."""
+def _of_the_others(loss: nn.Module, given: Given, items: ItemWeights) -> Any:
+    """A loss that is no sum over items: without what is masked, which is ignored, or is taken out of the batch."""
+    if items.sample_weight is not None:
+        raise TypeError(
+            f"{type(loss).__name__} is no mean over items, so it takes no `{SAMPLE_WEIGHT}`, but a `{MASK}` of those "
+            "that count"
+        )
+    if getattr(loss, "group_size", 1) > 1 and not given.optional:
+        raise TypeError(f"{type(loss).__name__} pairs samples by their place, so it takes no `{MASK}`")
+    targets = given.targets[0] if len(given.targets) == 1 else None
+    mask = None if items.mask is None else items.mask != 0
+    if items.missing and targets is not None and targets.is_floating_point():
+        there = ~targets.isnan()
+        if not getattr(loss, "is_elementwise", False):
+            there = there.flatten(1).all(1) if there.ndim > 1 else there
+        mask = there if mask is None else _aligned(mask, there, loss) & there
+    if mask is None:
+        return loss(*given.inputs, *given.targets, **given.optional)
     ignore_index: Any = getattr(loss, "ignore_index", None)
-    parts: Sequence[Tensor] = [cast(Tensor, tensor) for tensor in given.targets]
-    if items.sample_weight is None and isinstance(ignore_index, int) and len(parts) == 1:
-        ids = parts[0]
-        if items.missing and ids.is_floating_point():
-            ids = torch.where(ids.isnan(), ignore_index, ids)
-        if items.mask is not None:
-            ids = (ids.short() if ids.dtype in (torch.bool, torch.uint8) else ids).masked_fill(
-                _aligned(items.mask == 0, ids, loss), ignore_index
-            )
-        value: Tensor = loss(*given.inputs, ids, **given.optional)
-        return value
-    what = SAMPLE_WEIGHT if items.sample_weight is not None else MASK
-    what = what if items.mask is not None or items.sample_weight is not None else "missing: mask"
-    raise TypeError(
-        f"{type(loss).__name__} is no mean over items, so it takes no `{what}`; leave out what does not count before, "
-        "or use a loss that is a mean over items"
-    )
+    if mask.ndim > 1 and isinstance(ignore_index, int) and targets is not None:
+        # In a dtype that can hold the index.
+        ids = targets.short() if targets.dtype in (torch.bool, torch.uint8) else targets
+        return loss(*given.inputs, ids.masked_fill(_aligned(~mask, ids, loss), ignore_index), **given.optional)
+
+    def rows(tensor: Any) -> Any:
+        return tensor[mask] if isinstance(tensor, Tensor) and tensor.shape[: mask.ndim] == mask.shape else tensor
+
+    for name, tensor in (("inputs", given.inputs), ("targets", given.targets)):
+        for x in tensor:
+            if x.shape[: mask.ndim] != mask.shape:
+                raise ValueError(f"a mask {tuple(mask.shape)} does not fit the {name} {tuple(x.shape)}")
+    optional = {role: rows(x) for role, x in given.optional.items()}
+    return loss(*map(rows, given.inputs), *map(rows, given.targets), **optional)

@@ -238,6 +238,8 @@ class RootMeanSquaredErrorLoss(Loss):
     tensor(5.)
     """
 
+    is_elementwise = True
+
     def __init__(self, *, eps: float = 0.0) -> None:
         super().__init__()
         self.eps = eps
@@ -273,6 +275,8 @@ class RootMeanSquaredPercentageErrorLoss(Loss):
     >>> RootMeanSquaredPercentageErrorLoss()(torch.tensor([90.0, 3.4]), torch.tensor([100.0, 2.0]))
     tensor(0.5000)
     """
+
+    is_elementwise = True
 
     def __init__(self, *, eps: float = 1e-4) -> None:
         super().__init__()
