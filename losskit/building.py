@@ -24,14 +24,15 @@ if TYPE_CHECKING:
 
 
 def create_loss(
-    loss: str | Mapping[str, Any] | BaseLossConfig, *, feature_type: str | None = None, **settings: Any
+    loss: str | Mapping[str, Any] | BaseLossConfig | None = None, *, feature_type: str | None = None, **settings: Any
 ) -> nn.Module:
     """Builds one loss from its name and settings; those that are not given have their defaults.
 
     `type`, `weight`, `name` and `inputs` belong to the sum of losses: they are checked but never reach the loss.
 
     Args:
-        loss: the name of a loss, or a mapping with `type` and settings, or a config object.
+        loss: the name of a loss, or a mapping with `type` and settings, or a config object. Without it, `type` among
+            the settings is the name, as where a framework passes on what a config file says.
         feature_type: what the loss is for. It must support that, and a sequence's class axis is then the last one.
         **settings: the settings; where `loss` has them too, these count.
 
@@ -43,6 +44,15 @@ def create_loss(
     >>> create_loss("huber", delta=0.5)(torch.tensor([2.0]), torch.tensor([0.0]))
     tensor(0.8750)
     """
+    config = config_of_loss(loss, feature_type, settings)
+    require_torch("create_loss")
+    return module_of(config, FeatureContext(feature_type))
+
+
+def config_of_loss(loss: Any, feature_type: str | None, settings: dict[str, Any]) -> BaseLossConfig:
+    """What `create_loss` is given, checked and with its defaults."""
+    if loss is None and "type" in settings:
+        loss = {"type": settings.pop("type")}
     if isinstance(loss, BaseLossConfig):
         loss = {field.name: getattr(loss, field.name) for field in dataclasses.fields(loss)}
     elif isinstance(loss, str):
@@ -52,10 +62,8 @@ def create_loss(
     if "type" in settings:
         raise TypeError("the loss is named by the first argument, and again by type=")
     source = plain({**loss, **settings})
-    validation = Validation(Document(source), loss_of=FeatureContext(feature_type))
-    (config,) = validation.config().features[0].losses
-    require_torch("create_loss")
-    return module_of(config, FeatureContext(feature_type))
+    (config,) = Validation(Document(source), loss_of=FeatureContext(feature_type)).config().features[0].losses
+    return config
 
 
 def build(

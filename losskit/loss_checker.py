@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 _LISTED = 5
 # To look for what was meant takes time: so many misspelt names of losses have suggestions.
 _MAX_MISSPELT = 200
+# What one process registers, another one does not know: a worker of a cluster, or `losskit validate`.
+_OWN_LOSSES = (
+    "a loss of your own is known where its module is imported: by you, --plugin, LOSSKIT_PLUGINS or an entry point"
+)
 
 
 class TooManyProblemsError(Exception):
@@ -205,6 +209,8 @@ class LossChecker:
             near, cure = self._spelling(kind, context.type)
             suggestion = cure or (near[0] if near else None)
             message, help = f"no loss named {show(kind)}", _notation_help(kind) or self.names_help(context)
+            if cure is None and _notation_help(kind) is None:  # no slip of a letter, so it may be registered elsewhere
+                help += f"; {_OWN_LOSSES}"
             if kind == MULTI:
                 message, suggestion = f"`{MULTI}` is no loss, but a list of losses that stands in its `params`", None
                 help = f"write {{type: {MULTI}, params: [...]}}, or the losses themselves"

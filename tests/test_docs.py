@@ -26,6 +26,7 @@ WITH_CODE |= {
     "balancing.md",
     "ci.md",
     "editors.md",
+    "frameworks.md",
     *(f"coming-from-{system}.md" for system in ("torch", "ludwig", "mmf")),
 }
 

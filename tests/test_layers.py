@@ -1,4 +1,4 @@
-"""The layers: who may import whom, and that only `modules` imports torch."""
+"""The layers: who may import whom, and that only what trains imports torch."""
 
 import ast
 import subprocess
@@ -17,6 +17,7 @@ LAYERS = [
     {"registry", "strategies"},
     {"modules", "settings", "loss_checker", "balancing_checker", "validation", "first_pass", "fixing"},
     {"building", "testing", "smoke", "distributed"},
+    {"integrations"},
     {"cli"},
     {"pytest_plugin"},
 ]
@@ -52,9 +53,16 @@ def test_imports_go_down(path):
             other = module.split(".")[1]
             deferred = (layer, other) in DEFERRED and not is_top
             assert LEVEL[other] <= LEVEL[layer] or deferred, f"{layer} imports {other}"
-        if module.split(".")[0] == "torch" and layer != "modules":
+        # Who imports an integration trains, so torch is there.
+        if module.split(".")[0] == "torch" and layer not in ("modules", "integrations"):
             guarded = not is_top
             assert guarded, f"{path.name} imports torch"
+
+
+def test_integrations_import_no_framework():
+    frameworks = {"accelerate", "hydra", "lightning", "omegaconf", "ray", "skorch", "transformers"}
+    for path in (ROOT / "integrations").rglob("*.py"):
+        assert not frameworks & {module.split(".")[0] for module, _ in imports(ast.parse(path.read_text("utf-8")))}
 
 
 def test_schema_never_imports_the_registry():

@@ -261,6 +261,15 @@ def test_a_loss_is_named_once():
         losskit.create_loss("huber", type="mse")
 
 
+def test_a_loss_may_be_named_by_its_type_alone():
+    # Hydra and skorch pass on the keys of a config as keywords.
+    assert losskit.create_loss(type="huber", delta=0.5).delta == 0.5
+    with pytest.raises(losskit.ConfigError, match='no loss named "hubr"'):
+        losskit.create_loss(type="hubr")
+    with pytest.raises(losskit.ConfigError, match="`type` must be the name of a loss, got 5"):
+        losskit.create_loss(type=5)
+
+
 class WeighedError(torch.nn.Module):
     """Takes a scale and a mask where they are there."""
 

@@ -91,6 +91,16 @@ def test_plugins_may_be_named_in_the_environment(tmp_path):
     assert result.stdout == "True\n", result.stderr
 
 
+def test_a_loss_that_only_another_process_has_registered_says_how_it_is_found(tmp_path):
+    # As on a worker of a cluster, where what the driver registered is not known.
+    (tmp_path / "my_losses.py").write_text(GOOD)
+    code = "import losskit; print(*(d.help for d in losskit.validate(text='losses: [from_plugin, hubr]')), sep='\\n')"
+    own, slip = run(tmp_path, code).stdout.splitlines()
+    assert own.endswith("is known where its module is imported: by you, --plugin, LOSSKIT_PLUGINS or an entry point")
+    assert "LOSSKIT_PLUGINS" not in slip  # "hubr" is a slip of a letter
+    assert run(tmp_path, code.replace(", hubr", ""), LOSSKIT_PLUGINS="my_losses").stdout == "\n"
+
+
 def test_a_right_config_of_built_in_losses_imports_no_plugin(site):
     code = """
 import losskit, sys

@@ -16,6 +16,7 @@ from losskit.modules.base import AdditiveLoss, ClassAxisMixin
 from losskit.modules.batches import USUAL, Example, Sizes
 from losskit.modules.reduction import WITH_BATCHMEAN, reduce, reduced_by_torch
 from losskit.modules.shapes import alike, along, are_alike, class_constant, floating, require_alike, without_autocast
+from losskit.modules.torch_kinds import BceKind, BceWithLogitsKind
 from losskit.registry import register_loss
 from losskit.schema.binary import (
     BceLossConfig,
@@ -130,7 +131,7 @@ def binary_weighted_cross_entropy_loss(
 
 
 @register_loss("binary_weighted_cross_entropy", [BINARY], schema=BinaryWeightedCrossEntropyLossConfig)
-class BinaryWeightedCrossEntropyLoss(AdditiveLoss):
+class BinaryWeightedCrossEntropyLoss(AdditiveLoss, BceWithLogitsKind):
     r"""Cross-entropy of yes-or-no labels, where positive examples may count more than negative ones.
 
     With $p = \sigma(z)$ and $w$ the `positive_class_weight`: $L = -w\,y \log p - (1 - y) \log(1 - p)$.
@@ -209,7 +210,7 @@ def bce_with_logits_loss(
     schema=BceWithLogitsLossConfig,
     aliases=["binary_cross_entropy_with_logits"],
 )
-class BceWithLogitsLoss(AdditiveLoss, LabelAxisMixin):
+class BceWithLogitsLoss(AdditiveLoss, LabelAxisMixin, BceWithLogitsKind):
     r"""Asks of each label on its own whether it applies; the usual first choice for labels that are yes or no.
 
     With $p = \sigma(z)$, $w$ the class weights and $v$ the `pos_weight`:
@@ -268,7 +269,7 @@ def bce_loss(
 
 
 @register_loss("bce", [BINARY, SET, IMAGE], schema=BceLossConfig, aliases=["binary_cross_entropy"])
-class BceLoss(AdditiveLoss, LabelAxisMixin):
+class BceLoss(AdditiveLoss, LabelAxisMixin, BceKind):
     r"""Binary cross-entropy for models that give probabilities; where there are logits, take bce_with_logits.
 
     $L = -w_c (y \log p + (1 - y) \log(1 - p))$, with each logarithm -100 at least. A sigmoid rounds to 0 or 1 where

@@ -15,6 +15,7 @@ from losskit.modules import checking, sharing
 from losskit.modules.class_ids import ClassIdsLoss, counts_of_ids
 from losskit.modules.reduction import masked, reduce, reduce_sum
 from losskit.modules.shapes import Classes, along, class_constant, read_classes
+from losskit.modules.torch_kinds import CrossEntropyKind
 from losskit.registry import register_loss
 from losskit.schema.classification import SoftmaxCrossEntropyLossConfig
 
@@ -80,7 +81,7 @@ def softmax_cross_entropy_loss(
     schema=SoftmaxCrossEntropyLossConfig,
     aliases=["cross_entropy"],
 )
-class SoftmaxCrossEntropyLoss(ClassIdsLoss):
+class SoftmaxCrossEntropyLoss(ClassIdsLoss, CrossEntropyKind):
     r"""The negative logarithm of the probability that the model gives to the right class; the usual first choice.
 
     With $p = \mathrm{softmax}(z)$ and labels $y$: $L = -\sum_c w_c\,y_c \log p_c$, where $y$ is the class of the

@@ -28,6 +28,7 @@ from losskit.modules.shapes import (
     require_alike,
     require_rows_of_classes,
 )
+from losskit.modules.torch_kinds import NllKind
 from losskit.registry import register_loss
 from losskit.schema.log_probabilities import NllLossConfig, NllLossLossConfig
 
@@ -58,7 +59,7 @@ def nll_loss(
 
 
 @register_loss("nll", [CATEGORY, SEQUENCE, TEXT, IMAGE], schema=NllLossConfig, aliases=["nll_2d", "nll_loss2d"])
-class NllLoss(ClassIdsLoss):
+class NllLoss(ClassIdsLoss, NllKind):
     r"""Cross-entropy for models that end in a log-softmax: the negative log-probability of the right class.
 
     With log-probabilities $\ell$ and labels $y$: $L = -\sum_c w_c\,y_c\,\ell_c$. The mean divides by the weights of the

@@ -280,12 +280,12 @@ class MultiTaskLoss(nn.Module):
         lookup = plan.lookup
         if plan.is_masked or (items is not None and not items.says_nothing):
             items = items or weights_of(lookup, targets, plan.is_masked)
-            value = weighted(loss, lookup, given, items, normalizer if plan.kind is MEAN else None)
-        elif normalizer is not None and plan.kind is MEAN:
+            value = weighted(loss, lookup, given, items, normalizer if plan.kind == MEAN else None)
+        elif normalizer is not None and plan.kind == MEAN:
             return loss(*given.inputs, *given.targets, **given.optional, normalizer=normalizer)
         else:
             value = loss(*given.inputs, *given.targets, **given.optional)
-        return value if normalizer is None or plan.kind is MEAN else _divided(value, normalizer)
+        return value if normalizer is None or plan.kind == MEAN else _divided(value, normalizer)
 
     # Parts of a batch
 
@@ -309,7 +309,7 @@ class MultiTaskLoss(nn.Module):
         predictions, targets = predictions or {}, targets or {}
         found = {}
         for plan, loss in zip(self.plans, self.losses, strict=True):
-            if plan.kind is not MEAN:
+            if plan.kind != MEAN:
                 continue
             try:
                 found[plan.key] = self._count(plan, loss, predictions, targets, has_predictions)
@@ -348,7 +348,7 @@ class MultiTaskLoss(nn.Module):
     def least_counts(self) -> dict[str, float]:
         """What each mean divides by at least."""
         pairs = zip(self.plans, self.losses, strict=True)
-        return {plan.key: getattr(loss, "least_count", 0) for plan, loss in pairs if plan.kind is MEAN}
+        return {plan.key: getattr(loss, "least_count", 0) for plan, loss in pairs if plan.kind == MEAN}
 
     # From step to step
 

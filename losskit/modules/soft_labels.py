@@ -19,6 +19,7 @@ from losskit.modules.classification import (
 )
 from losskit.modules.reduction import masked, reduce
 from losskit.modules.shapes import Classes, floating, read_classes, require_alike, require_rows_of_classes
+from losskit.modules.torch_kinds import CrossEntropyKind
 from losskit.registry import register_loss
 from losskit.schema.soft_labels import LabelSmoothingCrossEntropyLossConfig, SoftLabelCrossEntropyLossConfig
 
@@ -56,7 +57,7 @@ def soft_label_cross_entropy_loss(
     schema=SoftLabelCrossEntropyLossConfig,
     aliases=["soft_target_cross_entropy"],
 )
-class SoftLabelCrossEntropyLoss(ScoresLoss):
+class SoftLabelCrossEntropyLoss(ScoresLoss, CrossEntropyKind):
     r"""Cross-entropy of labels with shares in several classes, such as the votes of annotators for each answer.
 
     With $p = \mathrm{softmax}(z)$ and scores $y \ge 0$: $L = -\sum_c y_c \log p_c$, divided by $\sum_c y_c$ with
@@ -136,7 +137,7 @@ def label_smoothing_cross_entropy_loss(
     [CATEGORY, SEQUENCE, TEXT, IMAGE],
     schema=LabelSmoothingCrossEntropyLossConfig,
 )
-class LabelSmoothingCrossEntropyLoss(ClassIdsLoss):
+class LabelSmoothingCrossEntropyLoss(ClassIdsLoss, CrossEntropyKind):
     r"""Cross-entropy where each label gives a share to the other classes, so that certainty stops paying off.
 
     With $p = \mathrm{softmax}(z)$, $C$ classes and `label_smoothing` $\varepsilon$, the label of class $k$ is
