@@ -7,22 +7,20 @@ READY := $(VENV)/.ready
 # What npm writes when it has finished.
 NODE_PACKAGES := tests/editor/node_modules/.package-lock.json
 
-.PHONY: demo test test-fast test-frameworks check generate docs bench clean
+.PHONY: demo test test-slow check generate docs bench clean
 
 demo: $(READY)
 	$(BIN)/losskit validate examples
 	$(BIN)/python examples/train.py
 
 test: $(READY) $(NODE_PACKAGES)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
-
-test-fast: $(READY) $(NODE_PACKAGES)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
-# The frameworks are about as heavy as all else together, so that only this target installs them.
-test-frameworks: $(READY)
+# What takes tens of seconds a test: real compilers, many ranks, hostile input, and the frameworks, which are about as
+# heavy as all else together, so that only this target installs them.
+test-slow: $(READY) $(NODE_PACKAGES)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[frameworks]"
-	CI_REQUIRES_FRAMEWORKS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup tests/test_frameworks.py
+	CI_REQUIRES_FRAMEWORKS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m slow
 
 check: $(READY) docs
 	$(BIN)/ruff check .
