@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 from collections.abc import Sequence
@@ -263,6 +264,11 @@ def bce_loss(
     normalizer: Tensor | float | None = None,
 ) -> Tensor:
     """See `BceLoss`."""
+    is_mean = reduction == "mean" and normalizer is None and class_weights is None
+    if is_mean and checking.can_peek(probabilities) and are_alike(probabilities, targets) and probabilities.numel():
+        # torch looks at the probabilities itself; of those that are wrong, more can be said.
+        with contextlib.suppress(RuntimeError):
+            return F.binary_cross_entropy(probabilities, targets)
     probabilities, targets = read_probabilities(probabilities, targets)
     weights = label_numbers(class_weights, "class_weights", probabilities, class_axis, "probabilities")
     return cross_entropy_of_probabilities(probabilities, targets, weights, reduction, normalizer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,7 +15,7 @@ from losskit.constants import CATEGORY, CATEGORY_DISTRIBUTION, IMAGE, SEQUENCE, 
 from losskit.modules import checking, sharing
 from losskit.modules.class_ids import ClassIdsLoss, counts_of_ids
 from losskit.modules.reduction import masked, reduce, reduce_sum
-from losskit.modules.shapes import Classes, along, class_constant, read_classes
+from losskit.modules.shapes import FULL, Classes, along, class_constant, read_classes
 from losskit.modules.torch_kinds import CrossEntropyKind
 from losskit.registry import register_loss
 from losskit.schema.classification import SoftmaxCrossEntropyLossConfig
@@ -39,9 +40,9 @@ def softmax_cross_entropy_loss(
     normalizer: Tensor | float | None = None,
 ) -> Tensor:
     """See `SoftmaxCrossEntropyLoss`."""
-    extras = label_smoothing or robust_lambda or confidence_penalty or class_similarities_temperature
-    if not extras and reduction == "mean" and normalizer is None and checking.can_peek(logits):
-        found = _quickly(logits, targets, class_weights, ignore_index, class_axis)
+    has_extras = robust_lambda or confidence_penalty or class_similarities_temperature
+    if not has_extras and reduction == "mean" and normalizer is None and checking.can_peek(logits):
+        found = _quick_cross_entropy(logits, targets, class_weights, ignore_index, label_smoothing, class_axis)
         if found is not None:
             return found
     given = read_classes(logits, targets, axis=class_axis, ignore_index=ignore_index)
@@ -131,13 +132,36 @@ class SoftmaxCrossEntropyLoss(ClassIdsLoss, CrossEntropyKind):
         return counts_of_ids(targets[0], self.ignore_index, self.class_axis, self.class_weights)
 
 
-def _quickly(
-    logits: Tensor, targets: Tensor, class_weights: Tensor | None, ignore_index: int | None, class_axis: int | None
+def _quick_cross_entropy(
+    logits: Tensor,
+    targets: Tensor,
+    class_weights: Tensor | None,
+    ignore_index: int | None,
+    label_smoothing: float,
+    class_axis: int | None,
 ) -> Tensor | None:
-    """torch's mean, which looks at the class ids itself; None where anything is unusual."""
-    if sharing.is_sharing() or not isinstance(targets, Tensor) or targets.dtype != torch.long or logits.ndim < 2:
+    """torch's mean, of a log-softmax that other losses may share; None where anything is unusual."""
+    if not sharing.is_sharing():
+        torch_loss = functools.partial(F.cross_entropy, label_smoothing=label_smoothing)
+        return quickly(torch_loss, logits, targets, class_weights, ignore_index, class_axis)
+    if label_smoothing or logits.ndim < 2 or logits.dtype not in FULL:
         return None
-    if logits.dtype not in (torch.float32, torch.float64) or logits.device != targets.device:
+    log_probabilities = sharing.log_softmax(logits, -1 if class_axis == -1 else 1)
+    return quickly(F.nll_loss, log_probabilities, targets, class_weights, ignore_index, class_axis)
+
+
+def quickly(
+    torch_loss: Callable[..., Tensor],
+    logits: Tensor,
+    targets: Tensor,
+    class_weights: Tensor | None,
+    ignore_index: int | None,
+    class_axis: int | None,
+) -> Tensor | None:
+    """The mean of one of torch's losses, which looks at the class ids itself; None where anything is unusual."""
+    if not isinstance(targets, Tensor) or targets.dtype != torch.long or logits.ndim < 2:
+        return None
+    if logits.dtype not in FULL or logits.device != targets.device:
         return None
     if class_axis == -1 and logits.ndim > 2:
         if logits.shape[:-1] != targets.shape:
@@ -154,7 +178,7 @@ def _quickly(
         weights = class_weights.to(logits.dtype)
     ignored = NEVER_A_CLASS if ignore_index is None else ignore_index
     try:
-        value = F.cross_entropy(logits, targets, weights, ignore_index=ignored)
+        value = torch_loss(logits, targets, weights, ignore_index=ignored)
     except IndexError:
         return None  # an id that is out of range, of which more can be said
     # Nothing that counts, or infinite logits.

@@ -160,6 +160,8 @@ def _graphs(
     values, present = [], []
     try:
         for plan, loss in zip(criterion.plans, criterion.losses, strict=True):
+            if plan.shares:
+                sharing.remember(plan.feature)
             value = criterion.value_of(plan, loss, predictions, targets, normalizers)
             present.append(value is not None)
             if isinstance(value, Mapping):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from losskit.constants import LOGITS, NUMBER, TIMESERIES, VARIANCE, VECTOR
@@ -34,6 +35,9 @@ def poisson_nll_loss(
     """See `PoissonNllLoss`."""
     predictions, targets = alike(predictions, targets)
     checking.require_between(targets, "targets", 0, math.inf)
+    is_usual = log_input and not full and reduction == "mean" and normalizer is None and predictions.numel()
+    if is_usual and checking.can_peek(predictions) and predictions.amax().item() <= _MAX_LOG_RATE:
+        return F.poisson_nll_loss(predictions, targets)
     if log_input:
         values = _exp(predictions) - targets * predictions
     else:

@@ -17,6 +17,7 @@ from losskit.modules.classification import (
     NEVER_A_CLASS,
     costs_of_distributions,
     costs_of_ids,
+    quickly,
     summed_by_torch,
     weights_of_items,
 )
@@ -44,6 +45,10 @@ def nll_loss(
     normalizer: Tensor | float | None = None,
 ) -> Tensor:
     """See `NllLoss`."""
+    if reduction == "mean" and normalizer is None and checking.can_peek(log_probabilities):
+        found = quickly(F.nll_loss, log_probabilities, targets, class_weights, ignore_index, class_axis)
+        if found is not None:
+            return found
     given = read_classes(
         log_probabilities, targets, axis=class_axis, ignore_index=ignore_index, name="log_probabilities"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -41,7 +42,12 @@ def soft_margin_loss(
     """See `SoftMarginLoss`."""
     logits = floating(logits, "logits")
     require_alike(logits, targets, ("logits", "targets"))
-    return reduce(-F.logsigmoid(signs(targets, logits.dtype) * logits), reduction, normalizer=normalizer)
+    labels = signs(targets, logits.dtype)
+    if reduction == "mean" and normalizer is None and checking.can_peek(logits):
+        value = F.soft_margin_loss(logits, labels)
+        if math.isfinite(value.item()):  # else an exponential has overflowed, or there is nothing
+            return value
+    return reduce(-F.logsigmoid(labels * logits), reduction, normalizer=normalizer)
 
 
 @register_loss("soft_margin", [BINARY, SET], schema=SoftMarginLossConfig)

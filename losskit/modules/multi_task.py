@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 # What a loss does when the batch is cut into parts: it is a sum over a count, a sum, or neither.
 MEAN, SUM, NEITHER = "mean", "sum", "neither"
+_SIDES = ("predictions", "targets")
 # The errors that are told with the name of the loss. Others, such as running out of memory, stay as they are: what
 # handles them looks at their type.
-_SIDES = ("predictions", "targets")
 _TOLD = (AttributeError, TypeError, ValueError, IndexError, RuntimeError)
 
 
@@ -82,7 +82,6 @@ class MultiTaskLoss(nn.Module):
         self.shared: list[Tensor] | None = None
         self.last_step: LastStep | None = None
         self._is_bare = self._features == [None]
-        self._is_sharing = any(plan.shares for plan in self.plans)
         self._known = [
             {*self._features}.union(*(plan.lookup.references(side) for plan in self.plans)) for side in _SIDES
         ]
@@ -100,7 +99,7 @@ class MultiTaskLoss(nn.Module):
                 _kind(term.module),
                 term.missing,
                 of_feature.count(term.feature) > 1,
-                Lookup(term).is_plain and not term.missing and of_feature.count(term.feature) == 1,
+                Lookup(term).is_plain and not term.missing,
             )
             for key, term in zip(self.keys, terms, strict=True)
         ]
@@ -155,6 +154,8 @@ class MultiTaskLoss(nn.Module):
             losses: Any = self._modules["losses"]
             for plan, loss in zip(self.plans, losses._modules.values(), strict=True):
                 prediction, target = predictions.get(plan.feature), targets.get(plan.feature)
+                if plan.shares:
+                    sharing.remember(plan.feature)
                 if is_plain and plan.is_plain and isinstance(prediction, Tensor) and isinstance(target, Tensor):
                     value = loss(prediction, target)
                 else:
@@ -170,8 +171,7 @@ class MultiTaskLoss(nn.Module):
                 raise
             raise type(error)(f"{plan.key}: {error}") from error
         finally:
-            if self._is_sharing:
-                sharing.forget()
+            sharing.forget()
         if not torch.compiler.is_compiling():
             self.__dict__["last_step"] = LastStep(kept(predictions), kept(targets), normalizers, parts, present)
         return LossOutput(self._total(values, present, shared, normalizers), parts)
@@ -254,8 +254,6 @@ class MultiTaskLoss(nn.Module):
         normalizer = None if normalizers is None else normalizers.get(plan.key)
         feature, lookup = plan.feature, plan.lookup
         prediction, target = predictions.get(feature), targets.get(feature)
-        if plan.shares:
-            sharing.remember(feature)
         if lookup.is_plain and isinstance(prediction, Tensor) and isinstance(target, Tensor):
             given, items = Given([prediction], [target], {}), None
         else:

@@ -45,6 +45,8 @@ def reduce(
         return values
     if reduction == "batchmean":
         count = _num_samples(values)
+    if reduction == "mean" and count is None and normalizer is None and values.numel():
+        return values.mean()
     return reduce_sum(values.sum(), reduction, values.numel() if count is None else count, normalizer)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from losskit.modules import checking, sharing
 
 _HALF = (torch.float16, torch.bfloat16)
-_FULL = (torch.float32, torch.float64)
+FULL = (torch.float32, torch.float64)
 
 
 def floating(tensor: Tensor, name: str, *, may_mask: bool = False) -> Tensor:
@@ -60,7 +60,7 @@ def are_alike(predictions: Tensor, targets: Tensor) -> bool:
         isinstance(predictions, Tensor)
         and isinstance(targets, Tensor)
         and predictions.dtype is targets.dtype
-        and predictions.dtype in _FULL
+        and predictions.dtype in FULL
         and predictions.shape == targets.shape
     )
 
@@ -107,6 +107,8 @@ def signs(targets: Tensor, dtype: torch.dtype, name: str = "targets") -> Tensor:
     """
     require_tensor(targets, name)
     require_real(targets, name)
+    if targets.dtype == dtype and checking.can_peek(targets) and bool((targets.abs() == 1).all()):
+        return targets
     if targets.dtype != torch.bool:
         known = (targets == 1) | (targets == 0) | (targets == -1)
         checking.require_each(known, targets, f"{name} hold a value other than -1 and 1, or 0 and 1")
@@ -172,6 +174,8 @@ def _read_classes(logits: Tensor, targets: Tensor, axis: int | None, ignore_inde
         )
     axis = _class_axis(logits, fitting[0] if axis is None else axis)
     ids = targets.long()
+    if _all_count(ids, logits.shape[axis], ignore_index):
+        return Classes(logits, ids, axis, True, None)
     valid = None
     if ignore_index is not None:
         valid = ids != ignore_index
@@ -181,6 +185,14 @@ def _read_classes(logits: Tensor, targets: Tensor, axis: int | None, ignore_inde
         # A compiled kernel that meets an id out of range ends the process before the assertion can speak.
         ids = ids.clamp(0, max(logits.shape[axis] - 1, 0))
     return Classes(logits, ids, axis, True, valid)
+
+
+def _all_count(ids: Tensor, num_classes: int, ignore_index: int | None) -> bool:
+    """Whether it can be seen at a glance that all ids are classes, and none is to be ignored."""
+    if not checking.can_peek(ids) or ids.numel() == 0:
+        return False
+    low, high = (extreme.item() for extreme in ids.aminmax())
+    return low >= 0 and high < num_classes and (ignore_index is None or not low <= ignore_index <= high)
 
 
 def require_rows_of_classes(logits: Tensor, targets: Tensor, name: str = "logits") -> None:
