@@ -184,12 +184,13 @@ def bce_with_logits_loss(
 ) -> Tensor:
     """See `BceWithLogitsLoss`; `pos_weight` is a tensor where it has one number per class."""
     is_usual = pos_weight is None and class_weights is None and not label_smoothing
-    is_mean = reduction == "mean" and normalizer is None
-    if is_usual and is_mean and checking.can_peek(logits) and are_alike(logits, targets) and logits.numel():
+    is_quick = is_usual and reduction == "mean" and normalizer is None and checking.can_peek(logits)
+    if not (is_quick and are_alike(logits, targets)):
+        logits, targets = read_labels(logits, targets)
+    if is_quick and logits.numel():
         value = F.binary_cross_entropy_with_logits(logits, targets)
         if math.isfinite(value.item()):  # else a logit is infinite
             return value
-    logits, targets = read_labels(logits, targets)
     pos_weights = None
     if pos_weight is not None:
         pos_weights = torch.as_tensor(pos_weight, dtype=logits.dtype, device=logits.device)

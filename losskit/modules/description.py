@@ -44,11 +44,15 @@ class Row(NamedTuple):
 
 def kept(given: Any) -> Any:
     """What was given, in a form that keeps no large tensor alive and no graph."""
+    if type(given) is dict:
+        return {
+            # Most often, and at no cost
+            key: value if type(value) is Tensor and not value.requires_grad and value.numel() <= _SMALL else kept(value)
+            for key, value in given.items()
+        }
     if isinstance(given, Tensor):
-        if given.numel() > _SMALL:
-            return weakref.ref(given)
-        return given.detach() if given.requires_grad else given
-    if type(given) is dict or isinstance(given, Mapping):
+        return weakref.ref(given) if given.numel() > _SMALL else given.detach()
+    if isinstance(given, Mapping):
         return {key: kept(value) for key, value in given.items()}
     return given
 
