@@ -15,7 +15,7 @@ from losskit.modules.balancing import LossBalancing, balanced
 from losskit.modules.base import AdditiveLoss
 from losskit.modules.description import LastStep, description, kept
 from losskit.modules.distributed import GatheringLoss
-from losskit.modules.item_weights import ItemWeights, weighted, weighted_count, weights_of
+from losskit.modules.item_weights import MASK, SAMPLE_WEIGHT, ItemWeights, weighted, weighted_count, weights_of
 from losskit.modules.lookup import Given, Lookup, Term
 from losskit.modules.reduction import divide
 from losskit.schema.base import distinct
@@ -254,6 +254,11 @@ class MultiTaskLoss(nn.Module):
         normalizer = None if normalizers is None else normalizers.get(plan.key)
         feature, lookup = plan.feature, plan.lookup
         prediction, target = predictions.get(feature), targets.get(feature)
+        if lookup.is_plain and feature is not None:  # found at once, as it most often is
+            if type(prediction) is dict:
+                prediction = prediction.get(lookup.inputs[0])
+            if type(target) is dict and MASK not in target and SAMPLE_WEIGHT not in target:
+                target = target.get(lookup.targets[0])
         if lookup.is_plain and isinstance(prediction, Tensor) and isinstance(target, Tensor):
             given, items = Given([prediction], [target], {}), None
         else:
