@@ -91,7 +91,8 @@ def build(
         for loss in feature.losses:
             entry = registry.get(loss.type, feature.type)
             module = module_of(loss, feature.context, entry)
-            terms.append(term_of(entry, loss, feature.name, module, missing=feature.missing == "mask"))
+            term = term_of(entry, loss, feature.name, module)
+            terms.append(term._replace(missing=feature.missing == "mask", feature_type=feature.type))
     return MultiTaskLoss(terms, balancing=balancing_of(config.loss_balancing, len(terms)))
 
 
@@ -103,6 +104,7 @@ def balancing_of(config: BaseBalancingConfig | None, num_tasks: int) -> LossBala
 
     settings = {field.name: getattr(config, field.name) for field in config.setting_fields()}
     balancing: LossBalancing = strategies.get(config.type).module.load()(num_tasks, **settings)
+    balancing.name = config.type
     return balancing
 
 
@@ -114,9 +116,7 @@ def module_of(config: BaseLossConfig, feature: FeatureContext, entry: LossEntry 
     return for_feature(entry.module.load()(**config.settings(feature)), feature.type)
 
 
-def term_of(
-    entry: LossEntry, config: BaseLossConfig, feature: str | None, module: nn.Module, *, missing: bool = False
-) -> Term:
+def term_of(entry: LossEntry, config: BaseLossConfig, feature: str | None, module: nn.Module) -> Term:
     """The part that one loss is of the sum of all losses."""
     from losskit.modules.lookup import Term
 
@@ -130,7 +130,6 @@ def term_of(
         entry.optional_targets,
         schedule_of(config.weight) if isinstance(config.weight, dict) else config.weight,
         config.inputs,
-        missing,
     )
 
 

@@ -217,7 +217,7 @@ def test_samples_without_a_label_are_not_there_for_losses_that_are_no_means():
 def test_a_loss_that_is_no_mean_takes_no_weights():
     criterion = losskit.build(text="output_features: [{name: x, type: number, loss: rmse}]")
     targets = {"targets": torch.zeros(3), "sample_weight": torch.ones(3)}
-    message = "x/root_mean_squared_error: .* is no mean over items, so it takes no `sample_weight`"
+    message = "x/root_mean_squared_error: .* is no mean over items: it takes no `sample_weight`"
     with pytest.raises(TypeError, match=message):
         criterion({"x": torch.ones(3)}, {"x": targets})
 

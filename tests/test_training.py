@@ -262,7 +262,7 @@ output_features:
 
 
 def test_before_the_first_step_there_are_weights_alone():
-    assert "no step yet" in table_of(scheduled())
+    assert "no values are known yet" in table_of(scheduled())
 
 
 def test_large_predictions_are_not_kept_alive():
@@ -281,7 +281,7 @@ def test_large_predictions_are_not_kept_alive():
 def test_effective_weights_are_shown_where_losses_are_balanced():
     criterion = losskit.build(text="output_features: [{name: a, type: number, loss: [mse, mae]}]\nloss_balancing: dwa")
     criterion({"a": torch.ones(2)}, {"a": torch.zeros(2)})
-    assert "balanced by DWABalancing" in table_of(criterion)
+    assert "balanced by dwa" in table_of(criterion)
 
 
 BAD = {

@@ -216,7 +216,9 @@ class CountsLabels:
         found: Counts = trainer.compute_loss_func.counts(batch.get("labels") for batch in batches)
         # The counts allow for gradients that are averaged over processes, and so does the Trainer if it is told to.
         twice = trainer.accelerator.num_processes if trainer.args.average_tokens_across_devices else 1
-        return batches, Counts({key: count * twice for key, count in found.items()}, found.num_batches)
+        return batches, Counts(
+            {key: count * twice for key, count in found.items()}, found.num_batches, found.divided_by, found.totals
+        )
 
 
 def _criterion(source: Any, feature_type: str | None, settings: dict[str, Any]) -> MultiTaskLoss:

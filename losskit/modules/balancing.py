@@ -31,6 +31,8 @@ class LossBalancing(nn.Module):
     needs_gradients: ClassVar[bool] = False
     # Whether the totals of the parts of a batch add up to the total of the whole batch.
     is_additive: ClassVar[bool] = False
+    # What configs call it.
+    name: str | None = None
     _takes: ClassVar[frozenset[str]] = frozenset()
     _settings: ClassVar[tuple[str, ...]] = ()
 
@@ -66,7 +68,8 @@ class LossBalancing(nn.Module):
     @property
     def is_learning(self) -> bool:
         """Whether state may change: in training, where gradients are recorded."""
-        return self.training and torch.is_grad_enabled()
+        is_transformed = not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+        return self.training and torch.is_grad_enabled() and not is_transformed
 
     @property
     def wants_gradients(self) -> bool:
@@ -80,11 +83,16 @@ class LossBalancing(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # `.half()` would round sums and counts until they no longer grow.
         before = dict(self._buffers)
+        weights = {name: parameter.data for name, parameter in self._parameters.items() if parameter is not None}
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         for name, buffer in before.items():
             moved = self._buffers[name]
             if buffer is not None and moved is not None and moved.dtype != buffer.dtype:
                 self._buffers[name] = buffer.to(moved.device)
+        # Nor could a weight learn by steps that are smaller than a digit of it.
+        for name, parameter in self._parameters.items():
+            if parameter is not None and parameter.dtype in (torch.float16, torch.bfloat16):
+                parameter.data = weights[name].to(parameter.device)
         return self
 
 
@@ -174,6 +182,8 @@ def _balanced(
     if "share" in balancing._takes:
         keywords["share"] = share
     total: Tensor = balancing(values, factors, **keywords)
+    if total.ndim:
+        raise ValueError(f"{_name(balancing)} must return one number, got a tensor of shape {tuple(total.shape)}")
     return total
 
 
@@ -183,7 +193,9 @@ _apart = _disable_dynamo(_balanced)
 
 def stacked(losses: Sequence[Tensor], weights: Sequence[float | Tensor]) -> tuple[Tensor, Tensor]:
     """Losses and weights as one tensor each, of at least float32, whatever autocast or the model made of them."""
-    values = promoted(torch.stack([loss.float() if loss.element_size() < 4 else loss for loss in losses]))
+    # What is absent may be on the CPU.
+    device = next((loss.device for loss in losses if loss.device.type != "cpu"), losses[0].device)
+    values = torch.stack([promoted(loss).to(device) for loss in losses])
     return values, _filled(weights, values.device, values.dtype)
 
 
@@ -227,10 +239,12 @@ def _alike_on_ranks(values: Tensor, present: Tensor, is_normalized: Sequence[boo
     """
     with torch.no_grad():
         counted = present | _filled(is_normalized, present.device, torch.bool)
-        sums = torch.stack([torch.where(present, values, 0.0), present.to(values), counted.to(values)])
+        # In one dtype on all ranks, of which one may have nothing but what is absent.
+        dtype = torch.float32 if values.device.type == "mps" else torch.float64
+        sums = torch.stack([torch.where(present, values, 0.0).to(dtype), present.to(dtype), counted.to(dtype)])
         torch.distributed.all_reduce(sums)
         total, anywhere, count = sums
-        mean = total / count.clamp_min(1)
+        mean = (total / count.clamp_min(1)).to(values.dtype)
     return mean + (values - values.detach()), anywhere > 0
 
 
@@ -256,8 +270,8 @@ def _required(balancing: LossBalancing, shared: Sequence[Tensor] | None) -> list
     if shared is None:
         raise ValueError(
             f"{_name(balancing)} weighs by the gradients of the parameters that the tasks share, but nobody has said "
-            "which these are: call criterion.share(model.encoder.parameters()), or, as its paper does, "
-            "criterion.share(the_last_shared_layer.parameters())"
+            "which these are: call criterion.share(model.encoder), or, which is cheaper and often enough, give it the "
+            "last layer that they share"
         )
     if any(hasattr(tensor, "placements") for tensor in shared):
         # A DTensor of FSDP, whose gradient comes to be only in the backward pass of the whole model.
@@ -295,4 +309,4 @@ def _gradients(
 
 
 def _name(balancing: LossBalancing) -> str:
-    return type(balancing).__name__
+    return balancing.name or type(balancing).__name__

@@ -230,12 +230,15 @@ class FAMOBalancing(_Averaging):
         """Sets the gradient of the weights as the paper does: from the losses of the same batch after the step.
 
         Call it after the model's step and before `step()`, with the unweighted losses in the order of the config; then
-        let an optimizer that has only these weights do its step.
+        let an optimizer that has only these weights do its step. A loss of 0 is that of a task which the batch does not
+        have.
         """
         now = promoted(losses if isinstance(losses, Tensor) else torch.stack(list(losses))).to(self.logits.device)
+        present = now != 0
         if num_ranks() > 1:
-            now = over_ranks(now.clone())
-        known = ((self.counts > 0) | self.is_known) & torch.isfinite(now)
+            now, sharing = over_ranks(torch.stack([now, present.to(now)]))
+            now, present = now / torch.where(sharing > 0, sharing, 1.0), sharing > 0
+        known = (self.counts > 0) & present & torch.isfinite(now)
         logits = self.logits.to(now.dtype)
         before = _means(self.sums, self.counts, self.previous)
         self.logits.grad = self._gradient(logits, before, now, known, known).to(self.logits)

@@ -103,8 +103,9 @@ class AdditiveLoss(Loss):
     least_count: float = 0
     # What stands for the target of an item that does not count.
     harmless_target = 0
-    # Whether targets may be class ids.
+    # Whether targets may be class ids, and whether they can be nothing else.
     takes_ids = False
+    takes_ids_alone = False
     # Along which axis of the inputs the samples lie.
     sample_axis = 0
 
@@ -127,12 +128,18 @@ class AdditiveLoss(Loss):
 
     def item_values(self, *arguments: Any, **optional: Any) -> Tensor:
         """One value for each item, of which the mean is the sum divided by the count; called as `forward` is."""
-        reduction, self.reduction = self.reduction, "none"
-        try:
-            values: Tensor = self(*arguments, **optional)
-            return values
-        finally:
-            self.reduction = reduction
+        if torch.compiler.is_compiling():  # which knows no second view of a module
+            reduction, self.reduction = self.reduction, "none"
+            try:
+                values: Tensor = self(*arguments, **optional)
+                return values
+            finally:
+                self.reduction = reduction
+        # Another thread may be using this one.
+        view = object.__new__(type(self))
+        view.__dict__ = {**self.__dict__, "reduction": "none", "view_of": self}
+        values = view(*arguments, **optional)
+        return values
 
     def item_weights(self, weights: Tensor) -> Tensor:
         """Weights of the targets' items as weights of the values, where a subclass has them elsewhere."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -74,11 +74,35 @@ def called(loss: nn.Module, key: str, roles: Sequence[str]) -> Iterator[None]:
         _called = before
 
 
+def require_sound(loss: nn.Module, inputs: Sequence[Any], roles: Sequence[str]) -> None:
+    """Refuses what is not finite among the inputs of a loss that may not look at them itself."""
+    if not hasattr(loss, "settings"):
+        for tensor, role in zip(inputs, roles, strict=True):
+            if isinstance(tensor, Tensor) and tensor.is_floating_point():
+                require_finite(tensor, role, may_mask=True)
+
+
+def require_sound_value(value: Any, key: str) -> None:
+    """Refuses a loss that is not finite, and in the backward pass a gradient that comes to it so."""
+
+    def look(gradient: Tensor) -> None:
+        if _debugging and not bool(gradient.isfinite()):
+            text = "the gradient that reaches the loss is not finite; look at what comes after the criterion"
+            raise ValueError(f"{key}: {text}, such as a factor or a GradScaler")
+
+    for part in value.values() if isinstance(value, Mapping) else [value]:
+        if isinstance(part, Tensor) and not part.ndim:
+            if not bool(part.isfinite()):
+                raise ValueError(f"the loss is {part.item():g}, for inputs of which none says why")
+            if part.requires_grad:
+                part.register_hook(look)  # type: ignore[no-untyped-call]
+
+
 def _watch(module: nn.Module, arguments: tuple[Any, ...]) -> Any:
     """Called before each module: the inputs of a loss, of which the gradients will be looked at."""
     if _called is not None:
         loss, key, roles = _called
-        if module is not loss:
+        if module.__dict__.get("view_of", module) is not loss:
             return None
     elif hasattr(module, "get_loss_inputs"):
         found = module.get_loss_inputs()  # type: ignore[operator]
@@ -96,6 +120,8 @@ def _watched(tensor: Any, name: str, key: str) -> Any:
     view = tensor.view_as(tensor)
 
     def look(gradient: Tensor) -> None:
+        if not _debugging:
+            return  # the block has ended before the backward pass
         message = f"{key}: the gradient of the loss for its {name} is not finite"
         _require_all(gradient.isfinite(), gradient, message)
 

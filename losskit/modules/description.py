@@ -76,7 +76,8 @@ def recalled(given: Any) -> Any:
 def as_leaves(given: Any, leaves: list[Tensor]) -> Any:
     """The same, with floating-point tensors as leaves of a graph, which are appended to `leaves`."""
     if isinstance(given, Tensor) and given.is_floating_point():
-        leaf = given.detach().requires_grad_()
+        leaf = given.detach()
+        leaf = (leaf.clone() if leaf.is_inference() else leaf).requires_grad_()
         leaves.append(leaf)
         return leaf
     if isinstance(given, Mapping):
@@ -124,14 +125,15 @@ def description(criterion: MultiTaskLoss, predictions: Any = None, targets: Any 
     rows, note = _rows(criterion, predictions, targets)
     title = f"{len(rows)} loss{'es' * (len(rows) != 1)}, step {criterion.num_steps_done}"
     if criterion.balancing is not None:
-        title += f", balanced by {type(criterion.balancing).__name__}"
+        title += f", balanced by {criterion.balancing.name or type(criterion.balancing).__name__}"
     return _table(rows, title, note)
 
 
 def _rows(criterion: MultiTaskLoss, predictions: Any, targets: Any) -> tuple[list[Row], str | None]:
     last = criterion.last_step
     if predictions is None and last is None:
-        return _told(criterion, list(criterion.weights.values())), "no step yet"
+        note = "no values are known yet; of compiled steps none are kept: describe(predictions, targets) computes them"
+        return _told(criterion, list(criterion.weights.values())), note
     normalizers = None
     if predictions is None and last is not None:
         normalizers = last.normalizers
@@ -143,16 +145,17 @@ def _rows(criterion: MultiTaskLoss, predictions: Any, targets: Any) -> tuple[lis
             return _told(criterion, _weights(criterion, values, last.present), values), note
     leaves: list[Tensor] = []
     predictions = as_leaves(predictions, leaves)
-    was_training = criterion.training
+    modes = [(module, module.training) for module in criterion.modules()]
     criterion.eval()  # which changes no state, and waits for no other ranks
     try:
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
             graphs, present = _graphs(criterion, predictions, targets, normalizers)
             values = [float(value.detach()) for value in graphs]
             weights = _weights(criterion, values, present)
             norms = [norm_of_gradient(x * weight, leaves) for x, weight in zip(graphs, weights, strict=True)]
     finally:
-        criterion.train(was_training)
+        for module, mode in modes:
+            module.training = mode
     return _told(criterion, weights, values, norms), None
 
 

@@ -193,10 +193,24 @@ class _SumOfOwn(torch.autograd.Function):
 class Counts(dict[str, Tensor]):
     """What each loss is divided by in each micro-batch of one step: the `normalizers` of a criterion."""
 
-    def __init__(self, entries: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]] = (), num_batches: int = 1) -> None:
+    def __init__(
+        self,
+        entries: Mapping[str, Tensor] | Iterable[tuple[str, Tensor]] = (),
+        num_batches: int = 1,
+        divided_by: int = 1,
+        totals: Mapping[str, Tensor] | None = None,
+    ) -> None:
         super().__init__(entries)
-        # How many micro-batches the step has on this rank.
+        # How many micro-batches the step has on this rank, and by what the training loop divides losses.
         self.num_batches = num_batches
+        self.divided_by = divided_by
+        # What there is of each loss in the whole batch.
+        self.totals = totals
+
+    @property
+    def share(self) -> float:
+        """The share of the batch in one micro-batch, times what the training loop takes off."""
+        return self.divided_by / self.num_batches
 
 
 def counts(
@@ -229,6 +243,9 @@ def counts(
         TypeError: a loss is no mean over items, or its count does not follow from what is given.
     """
     check_option("others", others, ("refuse", "average"))
+    criterion = getattr(criterion, "module", criterion)  # what data parallelism may have wrapped
+    if isinstance(batches, (Mapping, Tensor)) or (isinstance(batches, tuple) and len(batches) == 2):
+        raise TypeError("counts takes all micro-batches of a step: a list of targets, or of pairs (inputs, targets)")
     if divided_by < 1:
         raise ValueError(f"divided_by= must be 1 or more, got {divided_by}")
     kinds = criterion.kinds
@@ -243,7 +260,8 @@ def counts(
         # A sum is that of the whole batch, however many items that has.
         whole = torch.ones_like(count) if kind == "sum" else count.clamp_min(criterion.least_counts.get(key, 0))
         entries[key] = whole / share
-    return Counts(entries, len(found))
+    # A rank without batches runs one of no rows.
+    return Counts(entries, max(len(found), 1), divided_by, dict(zip(kinds, total.unbind(), strict=True)))
 
 
 def _refuse_others(kinds: Mapping[str, str]) -> None:
@@ -251,7 +269,8 @@ def _refuse_others(kinds: Mapping[str, str]) -> None:
     if refused:
         raise TypeError(
             f"{', '.join(refused)}: no mean over items, so no count makes parts of a batch add up to the whole; leave "
-            'it to a criterion of its own that has whole batches, or take the average over parts: others="average"'
+            'it to a criterion of its own that has whole batches, or take the average over parts: others="average". A '
+            "loss of your own that is such a mean derives from losskit.modules.AdditiveLoss"
         )
 
 

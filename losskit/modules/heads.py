@@ -84,7 +84,7 @@ class LinearCrossEntropyLoss(AdditiveLoss):
 
     class_weights: Tensor | None
 
-    takes_ids = True
+    takes_ids = takes_ids_alone = True
 
     def __init__(
         self,
@@ -234,7 +234,7 @@ class AdaptiveLogSoftmaxLoss(AdditiveLoss):
     tensor(1.3863, grad_fn=<DivBackward0>)
     """
 
-    takes_ids = True
+    takes_ids = takes_ids_alone = True
 
     def __init__(
         self,

@@ -7,19 +7,20 @@ for 0 times a gradient of NaN is NaN.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from losskit.constants import EVERYTHING, PROBABILITIES, VARIANCE
+from losskit.constants import BINARY, EVERYTHING, IMAGE, PROBABILITIES, VARIANCE
+from losskit.modules import checking
 from losskit.modules.base import AdditiveLoss, ClassAxisMixin
-from losskit.modules.lookup import Given, Lookup
+from losskit.modules.binary import LabelAxisMixin
+from losskit.modules.lookup import MASK, SAMPLE_WEIGHT, Given, Lookup
 from losskit.modules.reduction import divide
 from losskit.modules.shapes import require_real, require_tensor
 
-MASK, SAMPLE_WEIGHT = "mask", "sample_weight"
 # With what inputs of items that do not count are replaced, where 0 has no meaning.
 _HARMLESS = {VARIANCE: 1.0, PROBABILITIES: 0.5}
 
@@ -48,6 +49,8 @@ def weights_of(lookup: Lookup, targets: Mapping[Any, Any], missing: bool) -> Ite
         if tensor is not None:
             require_tensor(tensor, name)
             require_real(tensor, name)
+            if tensor.is_floating_point():
+                checking.require_between(tensor, name, 0, math.inf)
         found[name] = tensor
     return ItemWeights(found[MASK], found[SAMPLE_WEIGHT], missing)
 
@@ -62,11 +65,11 @@ def weighted(loss: nn.Module, lookup: Lookup, given: Given, items: ItemWeights, 
         ValueError: the shapes of the weights do not fit.
     """
     if not isinstance(loss, AdditiveLoss):
-        return _of_the_others(loss, given, items)
+        return _of_the_others(loss, lookup, given, items)
     prepared, weights = _prepared(loss, lookup, given, items)
     values = loss.item_values(*prepared.inputs, *prepared.targets, **prepared.optional)
     weights = loss.item_weights(weights)
-    factors = _aligned(weights, values, loss).to(values.dtype)
+    factors = _aligned(weights, values, _has_inner_axis(loss, lookup)).to(values.dtype)
     total = torch.where(factors != 0, values * factors, torch.zeros_like(values)).sum()
     if loss.reduction == "sum":
         return total
@@ -104,47 +107,50 @@ def _item_counts(loss: AdditiveLoss, lookup: Lookup, given: Given) -> Tensor:
 def _sum_of_counts(loss: AdditiveLoss, lookup: Lookup, given: Given, weights: Tensor) -> Tensor:
     """The sum of the counts of all items in proportion to their weights."""
     counts = _item_counts(loss, lookup, given)
-    return (counts * _aligned(weights, counts, loss)).sum()
+    return (counts * _aligned(weights, counts, _has_inner_axis(loss, lookup))).sum()
 
 
 def _prepared(loss: AdditiveLoss, lookup: Lookup, given: Given, items: ItemWeights) -> tuple[Given, Tensor]:
     """What the loss is called with, harmless where an item does not count, and the weights of the items."""
-    weights = _combined(loss, given, items)
+    inner = _has_inner_axis(loss, lookup)
+    weights = _combined(loss, given, items, inner)
     valid, has_value = weights != 0, loss.item_weights(weights) != 0
-    inputs = [
-        _replaced(tensor, has_value, loss, _HARMLESS.get(role, 0.0), loss.sample_axis)
-        for role, tensor in zip(lookup.inputs, given.inputs, strict=False)
-    ]
+    inputs = []
+    for role, tensor in zip(lookup.inputs, given.inputs, strict=False):
+        samples_first = tensor.movedim(loss.sample_axis, 0) if loss.sample_axis else tensor
+        replaced = _replaced(samples_first, has_value, _HARMLESS.get(role, 0.0), inner)
+        inputs.append(replaced.movedim(0, loss.sample_axis) if loss.sample_axis else replaced)
+    optional = dict(given.optional)
+    for name in lookup.optional_targets:  # such as lengths, if it is samples that do not count
+        if name in optional and optional[name].ndim >= valid.ndim:
+            optional[name] = _replaced(optional[name], valid, 0, inner)
     targets = given.targets
-    optional = {
-        # Such as lengths, if it is samples that do not count.
-        name: _replaced(value, valid, loss, 0)
-        if name in lookup.optional_targets and value.ndim >= valid.ndim
-        else value
-        for name, value in given.optional.items()
-    }
     if items.missing and targets and _are_ids(given, loss):
         targets = [targets[0].nan_to_num(0).long()]
-    targets = [_replaced(tensor, valid, loss, loss.harmless_target) for tensor in targets]
+    targets = [_replaced(tensor, valid, loss.harmless_target, inner) for tensor in targets]
     return Given(inputs, targets, optional), weights
 
 
-def _combined(loss: AdditiveLoss, given: Given, items: ItemWeights) -> Tensor:
+def _combined(loss: AdditiveLoss, given: Given, items: ItemWeights, inner: bool) -> Tensor:
     """One weight per item, 0 where it does not count, as far as the mask and the weights have axes."""
-    parts = [tensor for tensor in (items.mask, items.sample_weight) if tensor is not None]
-    if items.mask is not None:
-        parts[0] = items.mask != 0
+    conditions = [] if items.mask is None else [items.mask != 0]
     if items.missing and len(given.targets) == 1 and given.targets[0].is_floating_point():
-        parts.append(_is_there(given, loss))
+        conditions.append(_is_there(given, loss))
+    parts = conditions if items.sample_weight is None else [*conditions, items.sample_weight]
+    like = (given.targets or given.inputs or parts)[0]
+    tensors = [x for x in (*given.inputs, *given.targets, *parts) if isinstance(x, Tensor)]
+    dtype = torch.float64 if any(x.dtype == torch.float64 for x in tensors) else torch.float32
     if not parts:  # labels that are integers are never missing
-        like = (given.targets or given.inputs)[0]
-        return torch.ones(like.shape[:1], device=like.device)
+        return torch.ones(like.shape[:1], dtype=dtype, device=like.device)
     num_axes = max([part.ndim for part in parts])
-    weights = next(part for part in parts if part.ndim == num_axes)
-    for part in parts:
-        if part is not weights:
-            weights = weights * _aligned(part, weights, loss)
-    return weights.float() if weights.dtype == torch.bool else weights
+    shape = next(part for part in parts if part.ndim == num_axes)
+    # Sums of what autocast or a loop has made of the weights, such as bfloat16, would be rounded.
+    weights = torch.ones((), dtype=dtype, device=shape.device)
+    if items.sample_weight is not None:
+        weights = _aligned(items.sample_weight, shape, inner).to(dtype)
+    for condition in conditions:
+        weights = torch.where(_aligned(condition, shape, inner), weights, torch.zeros_like(weights))
+    return weights
 
 
 def _is_there(given: Given, loss: AdditiveLoss) -> Tensor:
@@ -164,73 +170,101 @@ def _are_ids(given: Given, loss: AdditiveLoss) -> bool:
     targets: Tensor = given.targets[0]
     if not loss.takes_ids or not targets.is_floating_point():
         return False
+    if loss.takes_ids_alone:
+        return True
     if given.inputs:
         num_axes: int = given.inputs[0].ndim - 1
         return targets.ndim == num_axes
     return targets.ndim == 1 or targets.ndim == (2 if getattr(loss, "class_axis", 1) == -1 else 3)
 
 
-def _replaced(tensor: Any, valid: Tensor, loss: nn.Module, harmless: float, sample_axis: int = 0) -> Any:
+def _replaced(tensor: Any, valid: Tensor, harmless: float, inner: bool) -> Any:
     """The tensor with a harmless number at items that do not count."""
     if not isinstance(tensor, Tensor):
         return tensor
-    if sample_axis:
-        return _replaced(tensor.movedim(sample_axis, 0), valid, loss, harmless).movedim(0, sample_axis)
     if harmless < 0:  # no id of a byte
         tensor = tensor.long()
     number = torch.full((), harmless, dtype=tensor.dtype, device=tensor.device)
-    return torch.where(_aligned(valid, tensor, loss), tensor, number)
+    return torch.where(_aligned(valid, tensor, inner), tensor, number)
 
 
-def _aligned(weights: Tensor, like: Tensor, loss: nn.Module) -> Tensor:
-    """Weights of items, broadcast to a tensor that has the items' axes first, or classes between them.
+def _has_inner_axis(loss: nn.Module, lookup: Lookup) -> bool:
+    """Whether tensors have an axis behind that of the samples which items lack: classes, channels or branches."""
+    if lookup.feature_type in (BINARY, IMAGE):
+        return lookup.feature_type == IMAGE
+    if not isinstance(loss, ClassAxisMixin):
+        return bool(getattr(loss, "has_branches", False))
+    return loss.class_axis == 1 or (loss.class_axis is None and not isinstance(loss, LabelAxisMixin))
+
+
+def _aligned(weights: Tensor, like: Tensor, inner: bool) -> Tensor:
+    """Weights of items, broadcast to a tensor that has the items' axes first, or with an inner axis between them.
 
     Raises:
         ValueError: the shapes do not fit.
     """
     missing = like.ndim - weights.ndim
-    may_have_classes = isinstance(loss, ClassAxisMixin) and loss.class_axis != -1 and missing == 1 and weights.ndim > 1
-    if may_have_classes and like.shape[:1] + like.shape[2:] == weights.shape:
+    if inner and missing == 1 and weights.ndim > 1 and like.shape[:1] + like.shape[2:] == weights.shape:
         return weights.unsqueeze(1)
     if missing >= 0 and like.shape[: weights.ndim] == weights.shape:
         return weights.reshape(*weights.shape, *[1] * missing)
     cure = "; drop its last axis: .squeeze(-1)" if weights.shape == (*like.shape[: weights.ndim - 1], 1) else ""
-    raise ValueError(
-        f"a mask or weights {tuple(weights.shape)} do not fit {tuple(like.shape)}: there must be one per item, "
-        f"{tuple(like.shape[:1])} or {tuple(like.shape)}, or as many of the first axes{cure}"
-    )
+    if weights.ndim == like.ndim and weights.shape[1:2] == (1,) and weights.shape[2:] == like.shape[2:]:
+        cure = "; drop its channel axis: .squeeze(1)"
+    shapes = " or ".join(dict.fromkeys(str(tuple(like.shape[:axes])) for axes in range(1, like.ndim + 1)))
+    found = f"a mask or weights {tuple(weights.shape)} do not fit {tuple(like.shape)}"
+    raise ValueError(f"{found}: there must be one per item, {shapes}{cure}")
 
 
-def _of_the_others(loss: nn.Module, given: Given, items: ItemWeights) -> Any:
+def _of_the_others(loss: nn.Module, lookup: Lookup, given: Given, items: ItemWeights) -> Any:
     """A loss that is no sum over items: without what is masked, which is ignored, or is taken out of the batch."""
+    name = type(loss).__name__
     if items.sample_weight is not None:
-        raise TypeError(
-            f"{type(loss).__name__} is no mean over items, so it takes no `{SAMPLE_WEIGHT}`, but a `{MASK}` of those "
-            "that count"
-        )
+        raise TypeError(f"{name} is no mean over items: it takes no `{SAMPLE_WEIGHT}`, but a `{MASK}`")
     if getattr(loss, "group_size", 1) > 1 and not given.optional:
-        raise TypeError(f"{type(loss).__name__} pairs samples by their place, so it takes no `{MASK}`")
-    targets = given.targets[0] if len(given.targets) == 1 else None
-    mask = None if items.mask is None else items.mask != 0
-    if items.missing and targets is not None and targets.is_floating_point():
-        there = ~targets.isnan()
-        if not getattr(loss, "is_elementwise", False):
-            there = there.flatten(1).all(1) if there.ndim > 1 else there
-        mask = there if mask is None else _aligned(mask, there, loss) & there
-    if mask is None:
-        return loss(*given.inputs, *given.targets, **given.optional)
+        raise TypeError(f"{name} pairs samples by their place, so it takes no `{MASK}`")
+    inner, targets = _has_inner_axis(loss, lookup), given.targets
     ignore_index: Any = getattr(loss, "ignore_index", None)
-    if mask.ndim > 1 and isinstance(ignore_index, int) and targets is not None:
+    is_elementwise = getattr(loss, "is_elementwise", False)
+    can_ignore = isinstance(ignore_index, int) and len(targets) == 1
+    mask = None if items.mask is None else items.mask != 0
+    if items.missing and len(targets) == 1 and targets[0].is_floating_point():
+        there = ~targets[0].isnan()
+        if given.inputs and targets[0].ndim == given.inputs[0].ndim - 1:
+            targets = [targets[0].nan_to_num(0).long()]
+        elif there.ndim > 1 and not is_elementwise and not can_ignore:
+            there = there.flatten(1).all(1)
+        mask = there if mask is None else _aligned(mask, there, inner) & there
+    if mask is None:
+        return loss(*given.inputs, *targets, **given.optional)
+    if mask.ndim > 1 and can_ignore:
         # In a dtype that can hold the index.
-        ids = targets.short() if targets.dtype in (torch.bool, torch.uint8) else targets
-        return loss(*given.inputs, ids.masked_fill(_aligned(~mask, ids, loss), ignore_index), **given.optional)
+        ids = targets[0].short() if targets[0].dtype in (torch.bool, torch.uint8) else targets[0]
+        ids = ids.masked_fill(_aligned(~mask, ids, inner), ignore_index)
+        return loss(*(_replaced(x, mask, 0.0, inner) for x in given.inputs), ids, **given.optional)
+    if mask.ndim > 1 and not is_elementwise:
+        found = f"a mask {tuple(mask.shape)} does not fit {name}"
+        raise ValueError(f"{found}: there must be one number per sample, {tuple(mask.shape[:1])}")
+    return _of_rows(loss, Given(given.inputs, targets, given.optional), mask)
 
-    def rows(tensor: Any) -> Any:
-        return tensor[mask] if isinstance(tensor, Tensor) and tensor.shape[: mask.ndim] == mask.shape else tensor
 
-    for name, tensor in (("inputs", given.inputs), ("targets", given.targets)):
-        for x in tensor:
-            if x.shape[: mask.ndim] != mask.shape:
-                raise ValueError(f"a mask {tuple(mask.shape)} does not fit the {name} {tuple(x.shape)}")
-    optional = {role: rows(x) for role, x in given.optional.items()}
-    return loss(*map(rows, given.inputs), *map(rows, given.targets), **optional)
+def _of_rows(loss: nn.Module, given: Given, mask: Tensor) -> Any:
+    """A loss of what the mask leaves of a batch."""
+
+    def rows(tensors: Sequence[Any], what: str) -> list[Any]:
+        for tensor in tensors:
+            if tensor.shape[: mask.ndim] != mask.shape:
+                raise ValueError(f"a mask {tuple(mask.shape)} does not fit the {what} {tuple(tensor.shape)}")
+        return [tensor[mask] for tensor in tensors]
+
+    inputs, targets = rows(given.inputs, "inputs"), rows(given.targets, "targets")
+    optional = {
+        role: x[mask] if isinstance(x, Tensor) and x.shape[: mask.ndim] == mask.shape else x
+        for role, x in given.optional.items()
+    }
+    try:
+        return loss(*inputs, *targets, **optional)
+    except ValueError as error:
+        if " at index " in str(error):
+            raise ValueError(f"{error} (among those that the mask leaves)") from error
+        raise

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor, nn
 
 from losskit.constants import EVERYTHING, LOGITS, MMF_KEYS, TARGETS
+from losskit.spelling import meant
 
 if TYPE_CHECKING:
     from losskit.schema.schedules import Schedule
@@ -27,6 +28,7 @@ class Term(NamedTuple):
     renamed: Mapping[str, str] = {}
     # Whether targets that are NaN are missing labels, which do not count.
     missing: bool = False
+    feature_type: str | None = None
 
 
 class Given(NamedTuple):
@@ -44,7 +46,7 @@ class Lookup:
     """
 
     def __init__(self, term: Term) -> None:
-        self.feature = term.feature
+        self.feature, self.feature_type = term.feature, term.feature_type
         self.inputs, self.targets = tuple(term.inputs), tuple(term.targets)
         self.optional_inputs, self.optional_targets = tuple(term.optional_inputs), tuple(term.optional_targets)
         self.renamed = dict(term.renamed)
@@ -192,4 +194,33 @@ class Lookup:
 def _contents(given: Any) -> str:
     if given is None:
         return "missing"
-    return "a mapping with " + ", ".join(map(repr, given)) if isinstance(given, Mapping) else "a single tensor"
+    if isinstance(given, Mapping):
+        return "a mapping with " + ", ".join(map(repr, given)) if given else "an empty mapping"
+    return "a single tensor"
+
+
+MASK, SAMPLE_WEIGHT = "mask", "sample_weight"
+# What others call these.
+_OTHER_NAMES = {
+    **dict.fromkeys(("weight", "weights", "item_weight", "item_weights"), SAMPLE_WEIGHT),
+    **dict.fromkeys(("attention_mask", "valid", "valid_mask"), MASK),
+}
+
+
+def misplaced_key(lookups: Sequence[Lookup], of_predictions: Iterable[str], of_targets: Collection[str]) -> str | None:
+    """What is wrong with the keys of a feature: a slip in the name of something optional, or on the wrong side."""
+    if any(EVERYTHING in (*lookup.inputs, *lookup.targets) for lookup in lookups):
+        return None
+    named = {name for lookup in lookups for name in lookup.renamed.values()}
+    inputs = named.union(*((*lookup.inputs, *lookup.optional_inputs) for lookup in lookups))
+    optional = {MASK, SAMPLE_WEIGHT}.union(*(lookup.optional_targets for lookup in lookups))
+    known = named | optional.union(*(lookup.targets for lookup in lookups))
+    for key in of_targets:
+        if isinstance(key, str) and key not in known:
+            near = _OTHER_NAMES.get(key) or meant(key, sorted(optional))
+            if near and near not in of_targets:
+                return f"nothing takes {key!r} of the targets; did you mean {near!r}?"
+    for key in (MASK, SAMPLE_WEIGHT):
+        if key in of_predictions and key not in inputs and key not in of_targets:
+            return f"the predictions hold {key!r}, which is looked for in the targets"
+    return None

@@ -214,7 +214,7 @@ class MultiMarginLoss(AdditiveLoss):
 
     class_weights: Tensor | None
 
-    takes_ids = True
+    takes_ids = takes_ids_alone = True
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
@@ -15,8 +16,8 @@ from losskit.modules.balancing import LossBalancing, balanced
 from losskit.modules.base import AdditiveLoss
 from losskit.modules.description import LastStep, description, kept
 from losskit.modules.distributed import GatheringLoss
-from losskit.modules.item_weights import MASK, SAMPLE_WEIGHT, ItemWeights, weighted, weighted_count, weights_of
-from losskit.modules.lookup import Given, Lookup, Term
+from losskit.modules.item_weights import ItemWeights, weighted, weighted_count, weights_of
+from losskit.modules.lookup import MASK, SAMPLE_WEIGHT, Given, Lookup, Term, misplaced_key
 from losskit.modules.reduction import divide
 from losskit.schema.base import distinct
 
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 # What a loss does when the batch is cut into parts: it is a sum over a count, a sum, or neither.
 MEAN, SUM, NEITHER = "mean", "sum", "neither"
 _SIDES = ("predictions", "targets")
+# After so many calls in training, or steps, something that has been forgotten is told.
+_MANY_CALLS, _MANY_STEPS = 200, 20
 # The errors that are told with the name of the loss. Others, such as running out of memory, stay as they are: what
 # handles them looks at their type.
 _TOLD = (AttributeError, TypeError, ValueError, IndexError, RuntimeError)
@@ -81,6 +84,12 @@ class MultiTaskLoss(nn.Module):
         self.plans = self._planned(terms)
         self.shared: list[Tensor] | None = None
         self.last_step: LastStep | None = None
+        # Whether there is anything that `step` changes, and how often it has been asked for a loss in training.
+        self._moves_on = bool(self._schedules) or (
+            balancing is not None and type(balancing).step is not LossBalancing.step
+        )
+        self.num_calls = 0
+        self._keys_seen: set[Any] = set()
         self._is_bare = self._features == [None]
         self._known = [
             {*self._features}.union(*(plan.lookup.references(side) for plan in self.plans)) for side in _SIDES
@@ -172,9 +181,17 @@ class MultiTaskLoss(nn.Module):
             raise type(error)(f"{plan.key}: {error}") from error
         finally:
             sharing.forget()
-        if not torch.compiler.is_compiling():
-            self.__dict__["last_step"] = LastStep(kept(predictions), kept(targets), normalizers, parts, present)
+        self._remember(predictions, targets, normalizers, parts, present)
         return LossOutput(self._total(values, present, shared, normalizers), parts)
+
+    def _remember(self, predictions: Any, targets: Any, *rest: Any) -> None:
+        """Keeps what `describe` may be asked for, and tells of what has been forgotten."""
+        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+            return
+        if self._moves_on and self.training and self.num_calls < _MANY_CALLS and torch.is_grad_enabled():
+            self._warn_of_calls_without_a_step()
+        # Not by the setter of modules, which takes a microsecond.
+        self.__dict__["last_step"] = LastStep(kept(predictions), kept(targets), *rest)
 
     def _total(
         self,
@@ -193,31 +210,44 @@ class MultiTaskLoss(nn.Module):
                 ],
                 shared=self.shared if shared is None else [shared] if isinstance(shared, Tensor) else list(shared),
                 present=present,
-                share=1 / getattr(normalizers, "num_batches", 1),
+                share=getattr(normalizers, "share", 1.0),
                 normalizers=None if normalizers is None else self._of_whole_batch(normalizers),
             )
         total: Any = None
         for plan, value in zip(self.plans, values, strict=True):
             weighed = value
             if plan.schedule is not None:
-                weighed = value * self.scheduled_weights[plan.schedule]
+                # A copy, for `step()` may come before the backward pass.
+                weighed = value * self.scheduled_weights[plan.schedule].clone()
             elif plan.weight != 1:
                 weighed = value * plan.weight
             total = weighed if total is None else total + weighed
         return torch.zeros(()) if total is None else total
 
     def _of_whole_batch(self, normalizers: Mapping[str, Any]) -> list[Any]:
-        """What each loss is divided by, where that says whether the whole batch has anything for it."""
-        least = self.least_counts
-        return [None if least.get(key) else normalizers.get(key) for key in self.keys]
+        """How much there is of each loss in the whole batch, where that is known."""
+        least, totals = self.least_counts, getattr(normalizers, "totals", None) or normalizers
+        return [None if least.get(key) else totals.get(key) for key in self.keys]
 
-    def share(self, tensors: Iterable[Tensor]) -> None:
+    def share(self, parameters: nn.Module | Tensor | Iterable[Tensor]) -> None:
         """Says which parameters all tasks have in common, for balancing by gradients.
 
         The last shared layer is often enough, and cheaper than all of them: each task's gradient for these is computed
         in every step. They stay the model's; the criterion neither saves nor optimizes them.
+
+        Raises:
+            TypeError: they are no tensors.
+            ValueError: there are none, or none of them is trained.
         """
-        self.shared = list(tensors)
+        if isinstance(parameters, nn.Module):
+            parameters = parameters.parameters()
+        shared = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+        wrong = next((x for x in shared if not isinstance(x, Tensor)), None)
+        if wrong is not None:
+            raise TypeError(f"share takes a module or its parameters, got a {type(wrong).__name__} among them")
+        if not any(x.requires_grad for x in shared):
+            raise ValueError("share got no parameter that is trained" if shared else "share got no parameters")
+        self.shared = shared
 
     def checked(self, predictions: Any, targets: Any) -> tuple[Mapping[Any, Any], Mapping[Any, Any]]:
         """Predictions and targets by feature, which the config must have."""
@@ -229,15 +259,20 @@ class MultiTaskLoss(nn.Module):
                 raise ValueError(f"{plan.key}: the targets are missing")
             targets = {}
         for side, given, known in zip(_SIDES, (predictions, targets), self._known, strict=True):
-            if not isinstance(given, (dict, Mapping)):
-                raise TypeError(f"{side} must be a mapping from feature to tensor, got {type(given).__name__}")
-            if not given.keys() <= known:
-                unknown = next(feature for feature in given if feature not in known)
-                names = ", ".join(repr(name) for name in self._features)
-                raise ValueError(f"{side} hold {unknown!r}, but the features of the config are {names}")
+            self._check_features(side, given, known)
         return predictions, targets
 
-    def _check_normalizers(self, normalizers: Mapping[str, Any]) -> None:
+    def _check_features(self, side: str, given: Any, known: set[Any]) -> None:
+        if not isinstance(given, Mapping):
+            raise TypeError(f"{side} must be a mapping from feature to tensor, got {type(given).__name__}")
+        if not given.keys() <= known:
+            unknown = next(feature for feature in given if feature not in known)
+            names = ", ".join(repr(name) for name in self._features)
+            raise ValueError(f"{side} hold {unknown!r}, but the features of the config are {names}")
+
+    def _check_normalizers(self, normalizers: Any) -> None:
+        if not isinstance(normalizers, Mapping):
+            raise TypeError(f"normalizers must be a mapping from loss to number, got {type(normalizers).__name__}")
         for key in normalizers:
             if key not in self.keys:
                 raise ValueError(f"normalizers hold {key!r}, but the losses are {', '.join(map(repr, self.keys))}")
@@ -254,6 +289,8 @@ class MultiTaskLoss(nn.Module):
         normalizer = None if normalizers is None else normalizers.get(plan.key)
         feature, lookup = plan.feature, plan.lookup
         prediction, target = predictions.get(feature), targets.get(feature)
+        if feature is not None and not torch.compiler.is_compiling():
+            self._check_keys(feature, prediction, target)
         if lookup.is_plain and feature is not None:  # found at once, as it most often is
             if type(prediction) is dict:
                 prediction = prediction.get(lookup.inputs[0])
@@ -268,8 +305,24 @@ class MultiTaskLoss(nn.Module):
             given, items = lookup.find(predictions, targets), weights_of(lookup, targets, plan.is_masked)
         if checking.debugging():
             with checking.called(loss, plan.key, lookup.inputs):
-                return self._called(plan, loss, given, items, targets, normalizer)
+                checking.require_sound(loss, given.inputs, lookup.inputs)
+                value = self._called(plan, loss, given, items, targets, normalizer)
+                checking.require_sound_value(value, plan.key)
+                return value
         return self._called(plan, loss, given, items, targets, normalizer)
+
+    def _check_keys(self, feature: str, prediction: Any, target: Any) -> None:
+        """Refuses keys that can only be slips, or stand on the wrong side; each set of keys once."""
+        if not isinstance(prediction, Mapping) and not isinstance(target, Mapping):
+            return
+        found = tuple(frozenset(x) if isinstance(x, Mapping) else frozenset() for x in (prediction, target))
+        if (feature, *found) in self._keys_seen:
+            return
+        lookups = [plan.lookup for plan in self.plans if plan.feature == feature]
+        misplaced = misplaced_key(lookups, *found)
+        if misplaced:
+            raise ValueError(misplaced)
+        self._keys_seen.add((feature, *found))
 
     def _called(
         self,
@@ -309,7 +362,9 @@ class MultiTaskLoss(nn.Module):
         if self._is_bare:
             predictions, targets = {None: predictions}, {None: targets}
         has_predictions = predictions is not None
-        predictions, targets = predictions or {}, targets or {}
+        predictions, targets = {} if predictions is None else predictions, {} if targets is None else targets
+        if not self._is_bare:
+            self._check_features("targets", targets, self._known[1])
         found = {}
         for plan, loss in zip(self.plans, self.losses, strict=True):
             if plan.kind != MEAN:
@@ -358,11 +413,35 @@ class MultiTaskLoss(nn.Module):
     def step(self) -> None:
         """Tells the criterion that the optimizer has done a step, with which weights and balancing may change."""
         self.num_steps_done += 1
+        if self.num_steps_done == _MANY_STEPS:
+            self._warn_of_parameters_at_rest()
         if self._schedules:
             self.num_steps.fill_(self.num_steps_done)
             self._set_weights()
         if self.balancing is not None:
             self.balancing.step()
+
+    def _warn_of_calls_without_a_step(self) -> None:
+        """Called in training where there is something that `step` moves on."""
+        self.__dict__["num_calls"] += 1
+        if self.num_calls == _MANY_CALLS and not self.num_steps_done:
+            what = "a schedule" if self._schedules else "balancing that changes"
+            warnings.warn(
+                f"the criterion has {what}, but in {_MANY_CALLS} calls criterion.step() has not been called: call it "
+                "after optimizer.step()",
+                stacklevel=4,
+            )
+
+    def _warn_of_parameters_at_rest(self) -> None:
+        """Each change of a parameter counts up its version, and loading it has been the only one for those at rest."""
+        for name, parameter in self.named_parameters():
+            if parameter.grad is not None and parameter._version < _MANY_STEPS // 2:
+                warnings.warn(
+                    f"{name} of the criterion has a gradient but does not change: give criterion.parameters() to the "
+                    "optimizer",
+                    stacklevel=3,
+                )
+                return
 
     def _set_weights(self) -> None:
         weights = [schedule.at(self.num_steps_done) for schedule in self._schedules]
@@ -391,8 +470,8 @@ class MultiTaskLoss(nn.Module):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        # Neither the model's parameters nor what the last step left behind belong to a copy.
-        return {**self.__dict__, "shared": None, "last_step": None}
+        # What the last step left behind belongs to no copy.
+        return {**self.__dict__, "last_step": None}
 
     # What happened
 

@@ -135,6 +135,7 @@ class TripleLogitBceLoss(AdditiveLoss):
     """
 
     reductions = WITH_BATCHMEAN
+    has_branches = True
 
     def __init__(self, *, reduction: str = "batchmean") -> None:
         super().__init__(reduction=reduction)

@@ -22,6 +22,7 @@ class _OpenSetLoss(AdditiveLoss):
     """For losses of class ids, or of yes-or-no labels with one logit each."""
 
     is_binary: bool | None = None
+    takes_ids = True
 
     def set_feature_type(self, feature_type: str) -> None:
         """Says what kind of feature the loss is for; building from a config does."""

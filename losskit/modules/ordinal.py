@@ -53,7 +53,7 @@ class CornLoss(AdditiveLoss):
     tensor(0.4100)
     """
 
-    takes_ids = True
+    takes_ids = takes_ids_alone = True
 
     def __init__(self, *, num_classes: int | None = None, reduction: str = "mean") -> None:
         super().__init__(reduction=reduction)

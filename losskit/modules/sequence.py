@@ -17,7 +17,7 @@ from losskit.modules.classification import (
     SoftmaxCrossEntropyLoss,
     softmax_cross_entropy_loss,
 )
-from losskit.modules.shapes import require_integers, require_tensor
+from losskit.modules.shapes import read_classes, require_integers, require_tensor
 from losskit.registry import register_loss
 from losskit.schema.sequence import (
     CaptionCrossEntropyLossConfig,
@@ -75,6 +75,7 @@ class SequenceSoftmaxCrossEntropyLoss(SoftmaxCrossEntropyLoss):
     tensor(0.2395)
     """
 
+    takes_ids_alone = True
     # Not any class, which would be the first of its kind, or that of a next step.
     harmless_target = NEVER_A_CLASS
 
@@ -122,6 +123,8 @@ def next_token_softmax_cross_entropy_loss(
 ) -> Tensor:
     """See `NextTokenSoftmaxCrossEntropyLoss`; `settings` are those of `sequence_softmax_cross_entropy_loss`."""
     _require_steps(logits, targets)
+    if checking.debugging():
+        read_classes(logits, targets, axis=-1, ignore_index=ignore_index)  # which knows the index before they move
     ids, ignore_index = _next(targets, ignore_index, shift)
     return sequence_softmax_cross_entropy_loss(logits, ids, ignore_index=ignore_index, **settings)
 
@@ -221,7 +224,7 @@ class CaptionCrossEntropyLoss(AdditiveLoss):
     tensor(0.2395)
     """
 
-    takes_ids = True
+    takes_ids = takes_ids_alone = True
     harmless_target = NEVER_A_CLASS
 
     def __init__(self, *, ignore_index: int | None = -100, reduction: str = "mean") -> None:

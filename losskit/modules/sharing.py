@@ -48,7 +48,9 @@ def once(compute: Callable[..., Any], tensors: tuple[Tensor, ...], *arguments: A
     results = None if torch.compiler.is_compiling() else _memory.results
     if results is None:
         return compute(*tensors, *arguments)
-    key = (compute, *map(id, tensors), *arguments, torch.is_grad_enabled())
+    # A tensor that has been changed in place is another one.
+    versions = (tensor._version for tensor in tensors if isinstance(tensor, Tensor) and not tensor.is_inference())
+    key = (compute, *map(id, tensors), *versions, *arguments, torch.is_grad_enabled())
     if key not in results:
         # With the tensors, so that no other one gets the id of one.
         results[key] = tensors, compute(*tensors, *arguments)
