@@ -1,5 +1,9 @@
 """Masks and weights of items, labels that are missing, and features that a batch does not have."""
 
+import concurrent.futures
+import re
+import sys
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -271,3 +275,151 @@ def test_the_parameters_of_a_loss_whose_feature_is_absent_have_a_gradient_of_zer
 def test_targets_that_are_not_given_at_all_are_an_error():
     with pytest.raises(ValueError, match="a/mean_squared_error: the targets are missing"):
         losskit.build(text=TWO)({"a": torch.ones(2)})
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_in_half_precision_are_added_up_in_full(dtype):
+    criterion, weights = build("mse", "number"), torch.ones(70001, dtype=dtype)  # more than float16 can count to
+    x = torch.ones(70001)
+    targets = {"x": {"targets": torch.zeros(70001), "sample_weight": weights}}
+    assert criterion.counts(targets)[criterion.keys[0]] == 70001
+    assert criterion({"x": x}, targets).total == 1
+
+
+def test_a_weight_outside_of_the_mask_may_be_anything():
+    targets = {"targets": torch.zeros(2), "mask": torch.tensor([1, 0]), "sample_weight": torch.tensor([2.0, torch.nan])}
+    assert build("mse", "number")({"x": torch.ones(2)}, {"x": targets}).total == 1
+
+
+@pytest.mark.parametrize("name", ["dice", "lovasz_softmax", "lovasz_hinge"])
+def test_pixels_that_are_masked_may_be_anything_for_losses_of_regions(name):
+    criterion = losskit.build(text=f"output_features: [{{name: x, type: image, loss: {name}}}]")
+    mask = torch.rand(2, 4, 4) < 0.6
+    logits, ids = torch.randn(2, 3, 4, 4), torch.randint(3, (2, 4, 4))
+    if name == "lovasz_hinge":
+        logits, ids = torch.randn(2, 4, 4), ids.clamp(max=1)
+    wide = mask if logits.ndim == 3 else mask.unsqueeze(1)
+    results = []
+    for x in (logits, logits.masked_fill(~wide, torch.nan)):
+        x.requires_grad_()
+        total = criterion({"x": x}, {"x": {"targets": ids, "mask": mask}}).total
+        results.append((total, torch.autograd.grad(total, x)[0]))
+    torch.testing.assert_close(results[1], results[0])
+
+
+def test_each_pixel_of_a_mask_with_soft_labels_may_be_missing():
+    logits, labels = torch.randn(2, 1, 4, 4), torch.rand(2, 1, 4, 4)
+    mask = torch.rand(2, 1, 4, 4) < 0.7
+    criterion = build("dice", "image")
+    expected = losskit.create_loss("dice")(logits, labels.masked_fill(~mask, -100))
+    torch.testing.assert_close(criterion({"x": logits}, {"x": labels.masked_fill(~mask, torch.nan)}).total, expected)
+
+
+@pytest.mark.parametrize(
+    ("loss", "feature_type", "shape"),
+    [
+        ("dice", "image", (2, 3, 4, 4)),
+        ("entropic_open_set", "category", (6, 3)),
+        ("multi_similarity", "vector", (6, 5)),
+    ],
+)
+def test_class_ids_with_gaps_fit_losses_that_are_no_cross_entropies(loss, feature_type, shape):
+    logits = torch.randn(shape)
+    ids = torch.randint(3, (shape[0], *shape[2:]))
+    gaps = torch.zeros(ids.shape, dtype=torch.bool)
+    gaps[1] = True
+    criterion = build(loss, feature_type)
+    total = criterion({"x": logits}, {"x": ids.double().masked_fill(gaps, torch.nan)}).total
+    rest = torch.tensor([index for index in range(len(ids)) if index != 1])
+    if loss == "dice":  # whose pixels are ignored, and an image without any is one that fits
+        expected = build(loss, feature_type, False)({"x": logits}, {"x": ids.masked_fill(gaps, -100)}).total
+    else:
+        expected = build(loss, feature_type, False)({"x": logits[rest]}, {"x": ids[rest]}).total
+    torch.testing.assert_close(total, expected)
+
+
+@pytest.mark.parametrize("loss", ["linear_cross_entropy", "adaptive_log_softmax"])
+def test_steps_without_a_label_are_counted_without_predictions(loss):
+    config = {"type": loss, "in_features": 5, "num_classes": 3}
+    config |= {"cutoffs": [1]} if loss == "adaptive_log_softmax" else {}
+    feature = {"name": "x", "type": "text", "missing": "mask", "loss": config}
+    criterion = losskit.build({"output_features": [feature]})
+    labels = torch.randint(3, (5, 4)).float()
+    labels[0, 1] = torch.nan
+    assert criterion.counts({"x": labels})[criterion.keys[0]] == 19
+
+
+def test_axes_of_binary_features_are_no_classes_and_those_of_images_are_channels():
+    x, y, mask = torch.randn(2, 5, 5), torch.randint(2, (2, 5, 5)), torch.rand(2, 5) < 0.5
+    criterion = losskit.build(text="output_features: [{name: x, type: binary, loss: bce_with_logits}]")
+    expected = F.binary_cross_entropy_with_logits(x[mask], y[mask].float())
+    torch.testing.assert_close(criterion({"x": x}, {"x": {"targets": y, "mask": mask}}).total, expected)
+    x, y, mask = torch.randn(3, 3, 3, 3), torch.randn(3, 3, 3, 3), torch.rand(3, 3, 3) < 0.5
+    criterion = losskit.build(text="output_features: [{name: x, type: image, loss: mse}]")
+    expected = F.mse_loss(x.movedim(1, -1)[mask], y.movedim(1, -1)[mask])
+    torch.testing.assert_close(criterion({"x": x}, {"x": {"targets": y, "mask": mask}}).total, expected)
+
+
+def test_branches_of_logits_are_no_items():
+    criterion = losskit.build(text="output_features: [{name: x, type: set, loss: triple_logit_bce, missing: mask}]")
+    logits, labels = torch.randn(6, 4, 3), torch.rand(6, 3)
+    gaps = torch.rand(6, 3) < 0.4
+    by_mask = criterion({"x": logits}, {"x": {"targets": labels, "mask": ~gaps}}).total
+    torch.testing.assert_close(criterion({"x": logits}, {"x": labels.masked_fill(gaps, torch.nan)}).total, by_mask)
+
+
+@pytest.mark.parametrize("feature_type", ["set", "category_distribution"])
+def test_a_mask_of_elements_does_not_fit_a_loss_of_samples(feature_type):
+    criterion = losskit.build(text=f"output_features: [{{name: x, type: {feature_type}, loss: bce_kl}}]")
+    targets = {"targets": torch.rand(6, 3), "mask": torch.ones(6, 3, dtype=torch.bool)}
+    with pytest.raises(ValueError, match=r"mask \(6, 3\) does not fit BceKlLoss: there must be one number per sample"):
+        criterion({"x": torch.randn(6, 3)}, {"x": targets})
+
+
+def test_threads_may_use_one_criterion_with_and_without_masks():
+    criterion = losskit.build(text="output_features: [{name: x, type: category, loss: [cross_entropy, focal]}]")
+    x, y, mask = torch.randn(8, 3), torch.randint(3, (8,)), torch.arange(8) % 2 == 0
+    expected = [criterion({"x": x}, {"x": y}).total, criterion({"x": x}, {"x": {"targets": y, "mask": mask}}).total]
+
+    def work(index):
+        targets = {"targets": y, "mask": mask} if index % 2 else y
+        return [criterion({"x": x}, {"x": targets}).total for _ in range(50)]
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            results = list(pool.map(work, range(4)))
+    finally:
+        sys.setswitchinterval(interval)
+    for index, found in enumerate(results):
+        torch.testing.assert_close(found, [expected[index % 2]] * 50)
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [("sample_weights", "sample_weight"), ("weights", "sample_weight"), ("maks", "mask"), ("attention_mask", "mask")],
+)
+def test_a_misspelt_key_of_the_targets_is_told(key, meant):
+    criterion = losskit.build(text="output_features: [{name: x, type: number, loss: mse}]")
+    message = f"x/mean_squared_error: nothing takes '{key}' of the targets; did you mean '{meant}'?"
+    for _ in range(2):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            criterion({"x": torch.ones(2)}, {"x": {"targets": torch.zeros(2), key: torch.ones(2)}})
+    # What is nothing like ours belongs to others.
+    criterion({"x": torch.ones(2)}, {"x": {"targets": torch.zeros(2), "ids": torch.ones(2)}})
+
+
+def test_a_mask_among_the_predictions_is_told():
+    criterion = losskit.build(text="output_features: [{name: x, type: number, loss: mse}]")
+    with pytest.raises(ValueError, match="the predictions hold 'mask', which is looked for in the targets"):
+        criterion({"x": {"logits": torch.ones(2), "mask": torch.ones(2)}}, {"x": torch.zeros(2)})
+
+
+@pytest.mark.parametrize(("weight", "found"), [(-1.0, "-1"), (float("nan"), "nan")])
+def test_weights_that_mean_nothing_are_told_in_debug(weight, found):
+    criterion = losskit.build(text="output_features: [{name: x, type: number, loss: mse}]")
+    targets = {"targets": torch.zeros(2), "sample_weight": torch.tensor([1.0, weight])}
+    message = rf"x/mean_squared_error: sample_weight hold a value outside 0 to inf: {found} at index \(1,\)"
+    with losskit.debug(), pytest.raises(ValueError, match=message):
+        criterion({"x": torch.ones(2)}, {"x": targets})

@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+import warnings
 
 import pytest
 import torch
@@ -372,3 +373,222 @@ def test_the_count_of_positive_items_has_its_limit_for_the_whole_batch_alone():
     assert criterion.counts({"a": torch.zeros(3)})[key] == 0
     assert criterion.counts({"a": torch.ones(3)})[key] == 3
     assert criterion.least_counts == {key: 1}
+
+
+def test_counts_are_asked_for_in_the_right_form():
+    criterion = losskit.build(text="output_features: [{name: d, type: category}]")
+    x, y = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    for batches in (({"d": x}, {"d": y}), {"d": y}):
+        with pytest.raises(TypeError, match="all micro-batches of a step: a list of targets, or of pairs"):
+            losskit.distributed.counts(criterion, batches)
+    with pytest.raises(ValueError, match="targets hold 'digt', but the features of the config are 'd'"):
+        losskit.distributed.counts(criterion, [{"digt": y}])
+    with pytest.raises(TypeError, match="targets must be a mapping from feature to tensor, got Tensor"):
+        losskit.distributed.counts(criterion, [(x, y)])
+    with pytest.raises(TypeError, match="normalizers must be a mapping from loss to number, got int"):
+        criterion({"d": x}, {"d": y}, 4)
+
+
+class Wrapper(torch.nn.Module):
+    """As data parallelism wraps a module."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+
+def test_counts_look_into_a_wrapper():
+    criterion = losskit.build(text="output_features: [{name: d, type: number, loss: mse}]")
+    counts = losskit.distributed.counts(Wrapper(criterion), [{"d": torch.zeros(3)}, {"d": torch.zeros(2)}])
+    assert counts == {"d/mean_squared_error": 5}
+
+
+@pytest.mark.parametrize("divided_by", [1, 2])
+def test_regularisers_count_once_per_batch_whatever_the_loop_divides_by(divided_by):
+    text = "output_features: [{name: a, type: number, loss: [mse, mae]}]\nloss_balancing: uncertainty"
+    criterion = losskit.build(text=text)
+    with torch.no_grad():
+        criterion.balancing.log_variances.copy_(torch.tensor([0.7, -0.4]))
+    x, y = torch.randn(6), torch.randn(6)
+    criterion({"a": x}, {"a": y}).total.backward()
+    expected = criterion.balancing.log_variances.grad.clone()
+    criterion.zero_grad()
+    batches = [{"a": y[:2]}, {"a": y[2:]}]
+    counts = losskit.distributed.counts(criterion, batches, divided_by=divided_by)
+    for rows in (slice(0, 2), slice(2, 6)):
+        (criterion({"a": x[rows]}, {"a": y[rows]}, counts).total / divided_by).backward()
+    torch.testing.assert_close(criterion.balancing.log_variances.grad, expected)
+
+
+def test_a_rank_without_batches_runs_one_of_no_rows():
+    criterion = losskit.build(text="output_features: [{name: a, type: number}]\nloss_balancing: uncertainty")
+    counts = losskit.distributed.counts(criterion, [])
+    assert criterion({"a": torch.zeros(0)}, {"a": torch.zeros(0)}, counts).total == 0
+
+
+def test_a_sum_that_the_whole_batch_lacks_is_not_regularised():
+    loss = "[{type: mse, reduction: sum}]"
+    text = f"output_features: [{{name: a, type: number}}, {{name: b, type: number, loss: {loss}}}]"
+    criterion = losskit.build(text=f"{text}\nloss_balancing: uncertainty")
+    targets = {"a": torch.ones(3)}
+    counts = losskit.distributed.counts(criterion, [targets])
+    criterion({"a": torch.zeros(3)}, targets, counts).total.backward()
+    assert criterion.balancing.log_variances.grad[1] == 0
+
+
+# What is forgotten
+
+
+def test_a_schedule_that_never_moves_is_told_once():
+    criterion, (predictions, targets) = scheduled(), batch()
+    for _ in range(199):
+        criterion(predictions, targets)
+    with pytest.warns(UserWarning, match=r"has a schedule, but in 200 calls criterion.step\(\) has not been called"):
+        criterion(predictions, targets)
+    moved = scheduled()
+    moved.step()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(201):
+            criterion(predictions, targets)
+            moved(predictions, targets)
+
+
+@pytest.mark.parametrize("is_optimized", [True, False])
+def test_parameters_that_no_optimizer_has_are_told(is_optimized):
+    text = "output_features: [{name: a, type: number, loss: [mse, mae]}]\nloss_balancing: uncertainty"
+    criterion = losskit.build(text=text)
+    x = torch.randn(4, requires_grad=True)
+    optimizer = torch.optim.SGD([x, *(criterion.parameters() if is_optimized else ())], 0.1)
+
+    def train():
+        for _ in range(30):
+            criterion({"a": x}, {"a": torch.zeros(4)}).total.backward()
+            optimizer.step()
+            criterion.step()
+
+    if is_optimized:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            train()
+    else:
+        with pytest.warns(UserWarning, match="balancing.log_variances of the criterion has a gradient but does not"):
+            train()
+
+
+def test_what_is_shared_must_be_something_that_is_trained():
+    criterion = losskit.build(text="output_features: [{name: a, type: number}]\nloss_balancing: gradnorm")
+    layer = torch.nn.Linear(2, 2)
+    for shared in (layer, layer.weight, layer.parameters(), [layer.bias]):
+        criterion.share(shared)
+        assert all(isinstance(x, torch.Tensor) for x in criterion.shared)
+    assert len(criterion.shared) == 1
+    with pytest.raises(ValueError, match="no parameters"):
+        criterion.share([])
+    with pytest.raises(ValueError, match="no parameter that is trained"):
+        criterion.share(torch.zeros(2))
+    with pytest.raises(TypeError, match="got a tuple among them"):
+        criterion.share(layer.named_parameters())
+
+
+def test_a_copy_of_a_model_shares_its_own_parameters():
+    model = torch.nn.ModuleDict({"encoder": torch.nn.Linear(2, 2)})
+    model["criterion"] = losskit.build(text="output_features: [{name: a, type: number}]\nloss_balancing: gradnorm")
+    model["criterion"].share(model["encoder"])
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert all(x is y for x, y in zip(other["criterion"].shared, other["encoder"].parameters()))
+
+
+# Where the criterion runs
+
+
+def test_learned_weights_stay_exact_enough_to_learn():
+    text = "output_features: [{name: a, type: number, loss: [mse, mae]}]\nloss_balancing: uncertainty"
+    criterion = losskit.build(text=text).to(torch.bfloat16)
+    assert criterion.balancing.log_variances.dtype == torch.float32
+    assert criterion.to(torch.float64).balancing.log_variances.dtype == torch.float64
+
+
+def test_an_absent_task_may_be_elsewhere():
+    text = "output_features: [{name: a, type: number}, {name: b, type: number}]\nloss_balancing: uncertainty"
+    criterion = losskit.build(text=text).to("meta")
+    x = torch.zeros(3, device="meta")
+    assert criterion({"a": x}, {"a": x}).total.device.type == "meta"
+
+
+def test_a_criterion_is_described_after_evaluation_without_autograd():
+    criterion, (_, targets) = scheduled(), batch()
+    with torch.inference_mode():
+        criterion({"a": torch.randn(5), "b": torch.randn(5)}, targets)
+    assert "%" in table_of(criterion)
+    torch.func.vmap(lambda x: criterion({"a": x, "b": x}, targets).total)(torch.randn(2, 5))
+    assert "%" in table_of(criterion)
+
+
+@pytest.mark.parametrize("strategy", ["none", "famo", "dwa", "uncertainty", "log_transform", "pareto_mtl"])
+def test_gradients_may_be_taken_by_transforms(strategy):
+    text = f"output_features: [{{name: a, type: number, loss: [mse, mae]}}]\nloss_balancing: {strategy}"
+    criterion, y = losskit.build(text=text), torch.randn(4)
+    x = torch.randn(4)
+    gradient = torch.func.grad(lambda x: criterion({"a": x}, {"a": y}).total)(x)
+    expected = torch.autograd.grad(criterion({"a": x.requires_grad_()}, {"a": y}).total, x)[0]
+    torch.testing.assert_close(gradient, expected)
+
+
+def test_a_step_may_come_before_the_backward_pass():
+    criterion, (predictions, targets) = scheduled(), batch()
+    criterion.step()
+    criterion.step()
+    total = criterion(predictions, targets).total
+    criterion.step()
+    total.backward()
+    torch.testing.assert_close(predictions["a"].grad, 0.25 * 2 * (predictions["a"] - targets["a"]).detach() / 5)
+
+
+def test_describing_leaves_the_modes_of_modules_alone():
+    criterion, (predictions, targets) = scheduled(), batch()
+    criterion.losses[1].eval()
+    criterion(predictions, targets)
+    table_of(criterion)
+    assert [loss.training for loss in criterion.losses] == [True, False, True]
+
+
+def test_debug_ends_with_its_block():
+    x = torch.tensor([0.0, 1.0], requires_grad=True)
+    with losskit.debug():
+        value = losskit.create_loss("mse")(x, torch.ones(2)) * torch.inf
+    value.backward()
+
+
+@pytest.mark.usefixtures("losses")
+def test_losses_of_others_are_looked_at_too_in_debug():
+    losskit.register_loss("plain_error", ["number"])(lambda predictions, targets: (predictions - targets).abs().mean())
+    losskit.register_loss("wild_error", ["number"])(lambda predictions, targets: (predictions - targets).sum() / 0)
+    criterion = losskit.build(text="output_features: [{name: a, type: number, loss: plain_error}]")
+    with (
+        losskit.debug(),
+        pytest.raises(ValueError, match=r"a/plain_error: logits hold .* not finite: nan at index \(1,\)"),
+    ):
+        criterion({"a": torch.tensor([0.0, torch.nan])}, {"a": torch.zeros(2)})
+    criterion = losskit.build(text="output_features: [{name: a, type: number, loss: wild_error}]")
+    with losskit.debug(), pytest.raises(ValueError, match="a/wild_error: the loss is inf, for inputs of which none"):
+        criterion({"a": torch.ones(2)}, {"a": torch.zeros(2)})
+
+
+def test_a_gradient_that_comes_infinite_is_not_the_losss_fault():
+    criterion = losskit.build(text="output_features: [{name: a, type: number, loss: mse}]")
+    x = torch.ones(2, requires_grad=True)
+    with losskit.debug():
+        total = criterion({"a": x}, {"a": torch.zeros(2)}).total * torch.inf
+        with pytest.raises(
+            ValueError, match="the gradient that reaches the loss is not finite; look at what comes after"
+        ):
+            total.backward()
+
+
+def test_debug_names_the_label_before_it_is_shifted():
+    criterion = losskit.build(text="output_features: [{name: x, type: text, loss: next_token_softmax_cross_entropy}]")
+    ids = torch.zeros(2, 4, dtype=torch.long)
+    ids[1, 3] = 8
+    with losskit.debug(), pytest.raises(ValueError, match=r"the class id 8 at index \(1, 3\)"):
+        criterion({"x": torch.randn(2, 4, 5)}, {"x": ids})

@@ -76,7 +76,7 @@ def called(loss: nn.Module, key: str, roles: Sequence[str]) -> Iterator[None]:
 
 def require_sound(loss: nn.Module, inputs: Sequence[Any], roles: Sequence[str]) -> None:
     """Refuses what is not finite among the inputs of a loss that may not look at them itself."""
-    if not hasattr(loss, "settings"):
+    if not callable(getattr(loss, "settings", None)):  # no loss of ours
         for tensor, role in zip(inputs, roles, strict=True):
             if isinstance(tensor, Tensor) and tensor.is_floating_point():
                 require_finite(tensor, role, may_mask=True)

@@ -204,10 +204,13 @@ def _aligned(weights: Tensor, like: Tensor, inner: bool) -> Tensor:
         ValueError: the shapes do not fit.
     """
     missing = like.ndim - weights.ndim
-    if inner and missing == 1 and weights.ndim > 1 and like.shape[:1] + like.shape[2:] == weights.shape:
+    fits_around = missing == 1 and weights.ndim > 1 and like.shape[:1] + like.shape[2:] == weights.shape
+    if inner and fits_around:
         return weights.unsqueeze(1)
     if missing >= 0 and like.shape[: weights.ndim] == weights.shape:
         return weights.reshape(*weights.shape, *[1] * missing)
+    if fits_around:
+        return weights.unsqueeze(1)
     cure = "; drop its last axis: .squeeze(-1)" if weights.shape == (*like.shape[: weights.ndim - 1], 1) else ""
     if weights.ndim == like.ndim and weights.shape[1:2] == (1,) and weights.shape[2:] == like.shape[2:]:
         cure = "; drop its channel axis: .squeeze(1)"
