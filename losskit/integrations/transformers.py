@@ -21,7 +21,8 @@ from losskit.diagnostics import listing
 from losskit.distributed import Counts, counts
 from losskit.modules.base import AdditiveLoss
 from losskit.modules.lookup import Term
-from losskit.modules.multi_task import MEAN, NEITHER, MultiTaskLoss
+from losskit.modules.multi_task import MultiTaskLoss
+from losskit.modules.plan import MEAN, NEITHER
 from losskit.registry import registry
 from losskit.schema import signature
 from losskit.schema.base import BaseLossConfig, FeatureContext, LossesConfig

@@ -15,7 +15,8 @@ from losskit.modules.base import Loss
 from losskit.modules.checking import check_option
 
 if TYPE_CHECKING:
-    from losskit.modules.multi_task import MultiTaskLoss, Plan
+    from losskit.modules.multi_task import MultiTaskLoss
+    from losskit.modules.plan import Plan
 
 # What travels between ranks.
 _DTYPES = (torch.float32, torch.float64, torch.int64)

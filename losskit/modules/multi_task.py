@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
@@ -15,17 +14,15 @@ from losskit.modules import checking, sharing
 from losskit.modules.balancing import LossBalancing, balanced
 from losskit.modules.base import AdditiveLoss
 from losskit.modules.description import LastStep, description, kept
-from losskit.modules.distributed import GatheringLoss
 from losskit.modules.item_weights import ItemWeights, weighted, weighted_count, weights_of
-from losskit.modules.lookup import MASK, SAMPLE_WEIGHT, Given, Lookup, Term, misplaced_key
-from losskit.modules.reduction import divide
+from losskit.modules.lookup import MASK, SAMPLE_WEIGHT, Given, Term, misplaced_key
+from losskit.modules.outcomes import divided, of_other_ranks, told_by_part
+from losskit.modules.plan import MEAN, Plan, planned
 from losskit.schema.base import distinct
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# What a loss does when the batch is cut into parts: it is a sum over a count, a sum, or neither.
-MEAN, SUM, NEITHER = "mean", "sum", "neither"
 _SIDES = ("predictions", "targets")
 # After so many calls in training, or steps, something that has been forgotten is told.
 _MANY_CALLS, _MANY_STEPS = 200, 20
@@ -39,20 +36,6 @@ class LossOutput(NamedTuple):
 
     total: Tensor
     parts: dict[str, Tensor]
-
-
-class Plan(NamedTuple):
-    """What does not change about a loss from batch to batch."""
-
-    key: str
-    feature: str | None
-    lookup: Lookup
-    weight: float
-    schedule: int | None  # the place of its weight among those that change
-    kind: str  # one of MEAN, SUM and NEITHER
-    is_masked: bool  # whether labels that are NaN are missing
-    shares: bool  # whether another loss of the feature may need the same softmax
-    is_plain: bool  # whether it takes a tensor each from the predictions and the targets, and nothing else
 
 
 class MultiTaskLoss(nn.Module):
@@ -81,7 +64,7 @@ class MultiTaskLoss(nn.Module):
             self.register_buffer("num_steps", torch.zeros((), dtype=torch.long))
             weights = torch.tensor([schedule.at(0) for schedule in self._schedules])
             self.register_buffer("scheduled_weights", weights, persistent=False)
-        self.plans = self._planned(terms)
+        self.plans = planned(terms, self.keys)
         self.shared: list[Tensor] | None = None
         self.last_step: LastStep | None = None
         # Whether there is anything that `step` changes, and how often it has been asked for a loss in training.
@@ -93,24 +76,6 @@ class MultiTaskLoss(nn.Module):
         self._is_bare = self._features == [None]
         self._known = [
             {*self._features}.union(*(plan.lookup.references(side) for plan in self.plans)) for side in _SIDES
-        ]
-
-    def _planned(self, terms: Sequence[Term]) -> list[Plan]:
-        places = iter(range(len(self._schedules)))
-        of_feature = [term.feature for term in terms]
-        return [
-            Plan(
-                key,
-                term.feature,
-                Lookup(term),
-                term.weight if isinstance(term.weight, (int, float)) else 1.0,
-                None if isinstance(term.weight, (int, float)) else next(places),
-                _kind(term.module),
-                term.missing,
-                of_feature.count(term.feature) > 1,
-                Lookup(term).is_plain and not term.missing,
-            )
-            for key, term in zip(self.keys, terms, strict=True)
         ]
 
     # One batch
@@ -173,7 +138,7 @@ class MultiTaskLoss(nn.Module):
                 if isinstance(value, Tensor) and not value.ndim:
                     parts[plan.key] = value.detach()
                 else:
-                    value = _told_by_part(plan.key, value, parts, prediction, loss)
+                    value = told_by_part(plan.key, value, parts, prediction, loss)
                 values.append(value)
         except _TOLD as error:
             if plan is None or type(error) not in _TOLD:
@@ -300,8 +265,8 @@ class MultiTaskLoss(nn.Module):
             given, items = Given([prediction], [target], {}), None
         else:
             if feature is not None and lookup.is_absent(predictions, targets):
-                value = _of_other_ranks(prediction, loss, predictions)
-                return value if normalizer is None or value is None else _divided(value, normalizer)
+                value = of_other_ranks(prediction, loss, predictions)
+                return value if normalizer is None or value is None else divided(value, normalizer)
             given, items = lookup.find(predictions, targets), weights_of(lookup, targets, plan.is_masked)
         if checking.debugging():
             with checking.called(loss, plan.key, lookup.inputs):
@@ -341,7 +306,7 @@ class MultiTaskLoss(nn.Module):
             return loss(*given.inputs, *given.targets, **given.optional, normalizer=normalizer)
         else:
             value = loss(*given.inputs, *given.targets, **given.optional)
-        return value if normalizer is None or plan.kind == MEAN else _divided(value, normalizer)
+        return value if normalizer is None or plan.kind == MEAN else divided(value, normalizer)
 
     # Parts of a batch
 
@@ -491,59 +456,3 @@ class MultiTaskLoss(nn.Module):
     def extra_repr(self) -> str:
         weights = self.weights
         return "\n".join(f"({index}): {key}, weight {weights[key]:g}" for index, key in enumerate(self.keys))
-
-
-def _kind(loss: nn.Module) -> str:
-    """What a loss does when a batch is cut into parts."""
-    if isinstance(loss, AdditiveLoss):
-        return SUM if loss.reduction == "sum" else MEAN
-    parameters = inspect.signature(loss.forward).parameters
-    if "normalizer" in parameters and callable(getattr(loss, "count", None)):
-        return MEAN
-    return NEITHER
-
-
-def _nothing(prediction: Any, loss: nn.Module) -> Tensor:
-    """0, with a gradient of 0 for all that the loss would have used: data parallelism waits for each parameter's."""
-    found = list(prediction.values()) if isinstance(prediction, Mapping) else [prediction]
-    tensors = [x for x in (*found, *loss.parameters()) if isinstance(x, Tensor) and x.is_floating_point()]
-    if not tensors:
-        return torch.zeros(())
-    # Of no elements, since 0 times infinity is NaN.
-    return torch.stack([x.reshape(-1)[:0].sum().float() for x in tensors]).sum()
-
-
-def _of_other_ranks(prediction: Any, loss: nn.Module, predictions: Mapping[Any, Any]) -> Tensor | None:
-    """A loss that this rank has nothing for, where it compares the samples of all ranks."""
-    if not isinstance(loss, GatheringLoss) or not loss.gather:
-        return None
-    found = [x for given in predictions.values() for x in (given.values() if isinstance(given, Mapping) else [given])]
-    value = loss.of_other_ranks(next((x.device for x in found if isinstance(x, Tensor)), None))
-    return None if value is None else value + _nothing(prediction, loss)
-
-
-def _told_by_part(key: str, value: Any, parts: dict[str, Tensor], prediction: Any, loss: Any) -> Tensor:
-    """What a loss adds that returns several parts, or nothing."""
-    if value is None:
-        nothing = _nothing(prediction, loss)
-        parts[key] = nothing.detach()
-        return nothing
-    if not isinstance(value, Mapping) or not value:
-        raise TypeError(_no_scalar(value))
-    for name, part in value.items():
-        if not isinstance(part, Tensor) or part.dim():
-            raise TypeError(f"{name!r}: {_no_scalar(part)}")
-        parts[f"{key}/{name}"] = part.detach()
-    total: Tensor = sum(value.values())  # type: ignore[assignment]
-    return total
-
-
-def _no_scalar(value: Any) -> str:
-    found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-    return f"the loss returned {found}, but a scalar tensor is needed to minimise it"
-
-
-def _divided(value: Any, normalizer: Tensor | float) -> Any:
-    if isinstance(value, Mapping):
-        return {name: divide(part, normalizer) for name, part in value.items()}
-    return divide(value, normalizer)
