@@ -135,3 +135,25 @@ def test_unusual_inputs_can_be_given():
 
     check_loss("huber", feature_types=["number"], make_batch=make_batch)
     check_loss("mse", feature_types=["number"])
+
+
+def test_a_mask_that_does_nothing_is_noticed():
+    def masked(weigh):
+        class Masked(broken(right)):
+            @classmethod
+            def get_optional_loss_targets(cls):
+                return ("mask",)
+
+            def forward(self, predictions, targets, *, mask=None):
+                values = self.scale * (_refuse(predictions, targets) - targets).square()
+                if mask is not None:
+                    values = weigh(values, mask)
+                return values.sum() / max(predictions.numel(), 1)
+
+        return Masked
+
+    CHECKS["masks"](subject_of(masked(lambda values, mask: values * mask), ["number"]))
+    with pytest.raises(AssertionError, match=r"a mask \(6,\) leaves something out that counts"):
+        CHECKS["masks"](subject_of(masked(lambda values, mask: values), ["number"]))
+    with pytest.raises(AssertionError, match=r"a mask \(6,\) of all items changes the loss"):
+        CHECKS["masks"](subject_of(masked(lambda values, mask: 7 * values * mask), ["number"]))

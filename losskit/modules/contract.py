@@ -18,8 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from losskit.modules.base import for_feature
+from losskit.modules.base import AdditiveLoss, for_feature
 from losskit.modules.batches import BOUNDED_ROLES, Batch, candidates, cast, describe, fitted, generator_of, leaves
+from losskit.modules.lookup import Term
+from losskit.modules.multi_task import MultiTaskLoss
 from losskit.registry import LossEntry, Registry, registry
 from losskit.schema.base import BaseLossConfig
 from losskit.schema.quick import compiled
@@ -354,6 +356,58 @@ def check_counts(subject: Subject) -> None:
         parts = [Batch(*(tuple(x[half] for x in part) for part in batch)) for half in (slice(0, 2), slice(2, None))]
         total = sum(module(*part.inputs, *part.targets, normalizer=count) for part in parts)
         torch.testing.assert_close(total, expected, msg=f"{feature_type}: two parts do not add up to the whole")
+
+
+def check_masks(subject: Subject) -> None:
+    """A mask of all items changes nothing, and neither does what a mask leaves out, where the loss takes masks."""
+    entry = subject.entry
+    is_its_own = "mask" in entry.optional_targets
+    for feature_type, given in subject.cases():
+        module = subject.build(feature_type).double()
+        if not is_its_own and not isinstance(module, AdditiveLoss):
+            return
+        roles = entry.inputs, entry.targets, entry.optional_inputs, entry.optional_targets
+        criterion = MultiTaskLoss([Term("feature", "loss", module, *roles, feature_type=feature_type)])
+        batch = cast(given, torch.float64)
+        first = (*batch.targets, *batch.inputs)[0]
+        # Without a mask, one is the same as its own whole; else the shape is the loss's own choice.
+        shapes = [first.shape[:1]] if not is_its_own else [first.shape[:axes] for axes in range(1, first.ndim + 1)]
+        refusals = []
+        for shape in dict.fromkeys(shapes):
+            mask = torch.ones(shape, dtype=torch.bool)
+            try:
+                whole = _masked(criterion, batch, mask)
+            except (TypeError, ValueError, RuntimeError) as error:
+                refusals.append(f"{tuple(shape)}: {error}")
+                continue
+            where = f"{feature_type}: a mask {tuple(shape)}"
+            torch.testing.assert_close(whole, _masked(criterion, batch), msg=f"{where} of all items changes the loss")
+            mask[1] = False
+            others = Batch(*(tuple(_without_row(x, mask.shape[0]) for x in part) for part in batch))
+            found, expected = _masked(criterion, others, mask), _masked(criterion, batch, mask)
+            torch.testing.assert_close(found, expected, msg=f"{where} leaves something out that counts")
+            break
+        else:
+            raise AssertionError(f"{feature_type}: it takes no mask: {'; '.join(refusals)}")
+
+
+def _masked(criterion: MultiTaskLoss, batch: Batch, mask: Tensor | None = None) -> Tensor:
+    (term,) = criterion.plans
+    predictions = dict(zip(term.lookup.inputs, batch.inputs, strict=True))
+    targets: dict[str, Any] = dict(zip(term.lookup.targets, batch.targets, strict=True))
+    if mask is not None:
+        targets["mask"] = mask
+    total: Tensor = criterion({"feature": predictions}, {"feature": targets}).total
+    return total.detach()
+
+
+def _without_row(tensor: Tensor, num_samples: int) -> Tensor:
+    """With something else in the second sample, which is what stands in the third."""
+    if tensor.ndim == 0 or len(tensor) != num_samples:
+        return tensor
+    tensor = tensor.clone()
+    tensor[1] = tensor[2]
+    return tensor
 
 
 def check_state(subject: Subject) -> None:
