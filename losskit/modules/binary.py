@@ -16,7 +16,16 @@ from losskit.modules import checking
 from losskit.modules.base import AdditiveLoss, ClassAxisMixin
 from losskit.modules.batches import USUAL, Example, Sizes
 from losskit.modules.reduction import WITH_BATCHMEAN, reduce, reduced_by_torch
-from losskit.modules.shapes import alike, along, are_alike, class_constant, floating, require_alike, without_autocast
+from losskit.modules.shapes import (
+    alike,
+    along,
+    are_alike,
+    are_usual,
+    class_constant,
+    floating,
+    require_alike,
+    without_autocast,
+)
 from losskit.modules.torch_kinds import BceKind, BceWithLogitsKind
 from losskit.registry import register_loss
 from losskit.schema.binary import (
@@ -250,6 +259,12 @@ class BceWithLogitsLoss(AdditiveLoss, LabelAxisMixin, BceWithLogitsKind):
         self.label_smoothing = label_smoothing
 
     def forward(self, logits: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
+        is_mean = normalizer is None and self.reduction == "mean" and not self.label_smoothing
+        is_usual = is_mean and self._buffers["class_weights"] is None and self.pos_weight is None
+        if is_usual and are_usual(logits, targets) and checking.can_peek(logits):
+            value = F.binary_cross_entropy_with_logits(logits, targets)
+            if math.isfinite(value.item()):  # else a logit is infinite
+                return value
         return bce_with_logits_loss(
             logits, targets, **self.settings(), class_axis=self.class_axis, normalizer=normalizer
         )

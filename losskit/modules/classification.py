@@ -41,7 +41,7 @@ def softmax_cross_entropy_loss(
 ) -> Tensor:
     """See `SoftmaxCrossEntropyLoss`."""
     has_extras = robust_lambda or confidence_penalty or class_similarities_temperature
-    if not has_extras and reduction == "mean" and normalizer is None and checking.can_peek(logits):
+    if reduction == "mean" and normalizer is None and not has_extras and checking.can_peek(logits):
         found = _quick_cross_entropy(logits, targets, class_weights, ignore_index, label_smoothing, class_axis)
         if found is not None:
             return found
@@ -127,6 +127,17 @@ class SoftmaxCrossEntropyLoss(ClassIdsLoss, CrossEntropyKind):
         self.set_constant("class_similarities", class_similarities)
         self.class_similarities_temperature = class_similarities_temperature
 
+    def forward(self, logits: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
+        # As the function does, before all its settings are gathered.
+        is_mean = normalizer is None and self.reduction == "mean" and not self.is_for_images
+        has_extras = self.robust_lambda or self.confidence_penalty or self.class_similarities_temperature
+        if is_mean and not has_extras and checking.can_peek(logits):
+            weights, ignore_index = self._buffers["class_weights"], self.ignore_index
+            found = _quick_cross_entropy(logits, targets, weights, ignore_index, self.label_smoothing, self.class_axis)
+            if found is not None:
+                return found
+        return super().forward(logits, targets, normalizer=normalizer)
+
     def item_counts(self, *targets: Tensor, inputs: Sequence[Tensor] = (), **optional: Any) -> Tensor:
         """1, or with class weights that of its label, for each item that is not ignored."""
         return counts_of_ids(targets[0], self.ignore_index, self.class_axis, self.class_weights)
@@ -142,7 +153,9 @@ def _quick_cross_entropy(
 ) -> Tensor | None:
     """torch's mean, of a log-softmax that other losses may share; None where anything is unusual."""
     if not sharing.is_sharing():
-        torch_loss = functools.partial(F.cross_entropy, label_smoothing=label_smoothing)
+        torch_loss: Callable[..., Tensor] = F.cross_entropy
+        if label_smoothing:
+            torch_loss = functools.partial(F.cross_entropy, label_smoothing=label_smoothing)
         return quickly(torch_loss, logits, targets, class_weights, ignore_index, class_axis)
     if label_smoothing or logits.ndim < 2 or logits.dtype not in FULL:
         return None
@@ -159,16 +172,16 @@ def quickly(
     class_axis: int | None,
 ) -> Tensor | None:
     """The mean of one of torch's losses, which looks at the class ids itself; None where anything is unusual."""
-    if not isinstance(targets, Tensor) or targets.dtype != torch.long or logits.ndim < 2:
+    if not isinstance(targets, Tensor) or targets.dtype is not torch.long or not targets.is_cpu:
         return None
-    if logits.dtype not in FULL or logits.device != targets.device:
+    if logits.dtype not in FULL or logits.ndim < 2:
         return None
     if class_axis == -1 and logits.ndim > 2:
         if logits.shape[:-1] != targets.shape:
             return None
         logits, targets = logits.flatten(0, -2), targets.flatten()
     shape = logits.shape
-    if shape[:1] + shape[2:] != targets.shape:
+    if (shape[:1] if len(shape) == 2 else shape[:1] + shape[2:]) != targets.shape:
         return None
     weights = None
     if class_weights is not None:

@@ -165,27 +165,22 @@ class MultiTaskLoss(nn.Module):
         shared: Tensor | Iterable[Tensor] | None,
         normalizers: Mapping[str, Any] | None,
     ) -> Tensor:
+        # A copy, for `step()` may come before the backward pass.
+        scheduled = self.scheduled_weights.clone().unbind() if self._schedules else ()
+        weights = [plan.weight if plan.schedule is None else scheduled[plan.schedule] for plan in self.plans]
         if self.balancing is not None and values:
             return balanced(
                 self.balancing,
                 values,
-                [
-                    plan.weight if plan.schedule is None else self.scheduled_weights[plan.schedule]
-                    for plan in self.plans
-                ],
+                weights,
                 shared=self.shared if shared is None else [shared] if isinstance(shared, Tensor) else list(shared),
                 present=present,
                 share=getattr(normalizers, "share", 1.0),
                 normalizers=None if normalizers is None else self._of_whole_batch(normalizers),
             )
         total: Any = None
-        for plan, value in zip(self.plans, values, strict=True):
-            weighed = value
-            if plan.schedule is not None:
-                # A copy, for `step()` may come before the backward pass.
-                weighed = value * self.scheduled_weights[plan.schedule].clone()
-            elif plan.weight != 1:
-                weighed = value * plan.weight
+        for value, weight in zip(values, weights, strict=True):
+            weighed = value * weight if isinstance(weight, Tensor) or weight != 1 else value
             total = weighed if total is None else total + weighed
         return torch.zeros(()) if total is None else total
 

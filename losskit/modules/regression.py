@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from torch import Tensor
 from losskit.constants import AUDIO, IMAGE, NUMBER, TIMESERIES, VECTOR
 from losskit.modules.base import AdditiveLoss, Loss
 from losskit.modules.reduction import divide, reduce, reduced_by_torch
-from losskit.modules.shapes import alike
+from losskit.modules.shapes import alike, are_usual
 from losskit.registry import register_loss
 from losskit.schema.regression import (
     HuberLossConfig,
@@ -34,11 +35,23 @@ def _reduced(
 ) -> Tensor:
     """One of torch's elementwise losses between tensors that are alike, with our reduction."""
     predictions, targets = alike(predictions, targets)
-    if reduction == "mean" and normalizer is None and predictions.numel():
-        return torch_loss(predictions, targets)
     return reduced_by_torch(
         lambda how: torch_loss(predictions, targets, reduction=how), predictions, reduction, normalizer
     )
+
+
+class _ElementwiseLoss(AdditiveLoss):
+    """One of torch's elementwise losses."""
+
+    # Ours with all settings, and torch's mean of tensors that are alike.
+    function: ClassVar[Callable[..., Tensor]]
+    torch_mean: Callable[[Tensor, Tensor], Tensor]
+
+    def forward(self, predictions: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
+        # At once, where there is nothing to convert or to look at: on small tensors, calls take as long as the loss.
+        if normalizer is None and self.reduction == "mean" and are_usual(predictions, targets):
+            return self.torch_mean(predictions, targets)
+        return self.function(predictions, targets, **self.settings(), normalizer=normalizer)
 
 
 def mean_squared_error_loss(
@@ -54,7 +67,7 @@ def mean_squared_error_loss(
     schema=MeanSquaredErrorLossConfig,
     aliases=["mse", "l2"],
 )
-class MeanSquaredErrorLoss(AdditiveLoss):
+class MeanSquaredErrorLoss(_ElementwiseLoss):
     r"""Squares errors, so that one large error counts more than many small ones; the best guess is the mean.
 
     $L = (\hat y - y)^2$
@@ -66,8 +79,8 @@ class MeanSquaredErrorLoss(AdditiveLoss):
     tensor(4.6250)
     """
 
-    def forward(self, predictions: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
-        return mean_squared_error_loss(predictions, targets, **self.settings(), normalizer=normalizer)
+    function = staticmethod(mean_squared_error_loss)
+    torch_mean = staticmethod(F.mse_loss)
 
 
 def mean_absolute_error_loss(
@@ -83,7 +96,7 @@ def mean_absolute_error_loss(
     schema=MeanAbsoluteErrorLossConfig,
     aliases=["mae", "l1"],
 )
-class MeanAbsoluteErrorLoss(AdditiveLoss):
+class MeanAbsoluteErrorLoss(_ElementwiseLoss):
     r"""Counts each error by its size, so that outliers pull no harder than others; the best guess is the median.
 
     $L = |\hat y - y|$, with gradient 0 where they are equal.
@@ -95,8 +108,8 @@ class MeanAbsoluteErrorLoss(AdditiveLoss):
     tensor(1.7500)
     """
 
-    def forward(self, predictions: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
-        return mean_absolute_error_loss(predictions, targets, **self.settings(), normalizer=normalizer)
+    function = staticmethod(mean_absolute_error_loss)
+    torch_mean = staticmethod(F.l1_loss)
 
 
 def huber_loss(
@@ -112,7 +125,7 @@ def huber_loss(
 
 
 @register_loss("huber", [NUMBER, TIMESERIES, VECTOR], schema=HuberLossConfig)
-class HuberLoss(AdditiveLoss):
+class HuberLoss(_ElementwiseLoss):
     r"""Quadratic for small errors, linear for large ones, so that outliers pull less than in squared error.
 
     With $e = |\hat y - y|$: $L = e^2/2$ where $e \le \delta$, else $\delta(e - \delta/2)$. It is `delta` times
@@ -126,12 +139,15 @@ class HuberLoss(AdditiveLoss):
     tensor(1.3125)
     """
 
+    function = staticmethod(huber_loss)
+
     def __init__(self, *, delta: float = 1.0, reduction: str = "mean") -> None:
         super().__init__(reduction=reduction)
         self.delta = delta
 
-    def forward(self, predictions: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
-        return huber_loss(predictions, targets, **self.settings(), normalizer=normalizer)
+    def torch_mean(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """torch's mean, with its setting."""
+        return F.huber_loss(predictions, targets, delta=self.delta)
 
 
 def smooth_l1_loss(
@@ -147,7 +163,7 @@ def smooth_l1_loss(
 
 
 @register_loss("smooth_l1", [NUMBER, TIMESERIES, VECTOR, IMAGE], schema=SmoothL1LossConfig)
-class SmoothL1Loss(AdditiveLoss):
+class SmoothL1Loss(_ElementwiseLoss):
     r"""Absolute error with its corner rounded off, so that small errors pull gently; usual for boxes and keypoints.
 
     With $e = |\hat y - y|$: $L = e^2 / (2 \beta)$ where $e < \beta$, else $e - \beta / 2$; with $\beta = 0$ it is
@@ -162,12 +178,15 @@ class SmoothL1Loss(AdditiveLoss):
     tensor(1.1250)
     """
 
+    function = staticmethod(smooth_l1_loss)
+
     def __init__(self, *, beta: float = 1.0, reduction: str = "mean") -> None:
         super().__init__(reduction=reduction)
         self.beta = beta
 
-    def forward(self, predictions: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
-        return smooth_l1_loss(predictions, targets, **self.settings(), normalizer=normalizer)
+    def torch_mean(self, predictions: Tensor, targets: Tensor) -> Tensor:
+        """torch's mean, with its setting."""
+        return F.smooth_l1_loss(predictions, targets, beta=self.beta)
 
 
 def mean_absolute_percentage_error_loss(

@@ -45,7 +45,7 @@ def alike(
         TypeError: the predictions are no floating-point numbers.
         ValueError: the shapes differ; nothing is ever broadcast.
     """
-    if are_alike(predictions, targets) and not checking.debugging():
+    if are_usual(predictions, targets):
         return predictions, targets
     predictions = floating(predictions, names[0])
     require_alike(predictions, targets, names)
@@ -63,6 +63,11 @@ def are_alike(predictions: Tensor, targets: Tensor) -> bool:
         and predictions.dtype in FULL
         and predictions.shape == targets.shape
     )
+
+
+def are_usual(predictions: Tensor, targets: Tensor) -> bool:
+    """Whether there is nothing to convert, nothing to look at, and anything at all."""
+    return are_alike(predictions, targets) and not checking.debugging() and predictions.numel() > 0
 
 
 def require_tensor(tensor: Tensor, name: str) -> None:
