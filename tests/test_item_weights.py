@@ -423,3 +423,14 @@ def test_weights_that_mean_nothing_are_told_in_debug(weight, found):
     message = rf"x/mean_squared_error: sample_weight hold a value outside 0 to inf: {found} at index \(1,\)"
     with losskit.debug(), pytest.raises(ValueError, match=message):
         criterion({"x": torch.ones(2)}, {"x": targets})
+
+
+def test_a_single_item_counts_for_what_it_is():
+    # Without an axis, or with one number that stands for all, there is nothing to add up, but the number counts.
+    weighted = losskit.create_loss("cross_entropy", feature_type="category", class_weights=[1, 2, 3])
+    assert weighted.count(torch.tensor(2)) == 3
+    assert weighted.count(torch.tensor(-100)) == 0
+    steps = losskit.create_loss("m4c_decoding_bce_with_mask", feature_type="sequence")
+    half = torch.full((1, 1), 0.5).expand(6, 4)
+    assert steps.count(torch.zeros(6, 4, 3), mask=half) == 12
+    assert steps.count(torch.zeros(6, 4, 3), mask=half.new_zeros(1, 1).expand(6, 4)) == 1

@@ -111,13 +111,17 @@ class AdditiveLoss(Loss):
 
     def count(self, *targets: Tensor, inputs: Sequence[Tensor] = (), **optional: Any) -> Tensor:
         """How many items, or which sum of weights, the mean divides by."""
+        total = self.count_of_part(*targets, inputs=inputs, **optional)
+        return total.clamp_min(self.least_count) if self.least_count else total
+
+    def count_of_part(self, *targets: Tensor, inputs: Sequence[Tensor] = (), **optional: Any) -> Tensor:
+        """The count of what may be a part of a batch, and adds up to that of the whole: without `least_count`."""
         counts = self.item_counts(*targets, inputs=inputs, **optional)
         if self.reduction == "batchmean":
             return torch.full((), len(counts), device=counts.device)
-        if not any(counts.stride()):  # one number for all, so there is nothing to add up
-            return torch.full((), max(counts.numel(), self.least_count), device=counts.device)
-        total = counts.sum()
-        return total.clamp_min(self.least_count) if self.least_count else total
+        if any(counts.stride()) or not counts.numel():
+            return counts.sum()
+        return counts.numel() * counts[(0,) * counts.ndim]  # one number for all, so there is nothing to add up
 
     def item_counts(self, *targets: Tensor, inputs: Sequence[Tensor] = (), **optional: Any) -> Tensor:
         """How much each item adds to the count: 1, unless a subclass ignores or weighs some.

@@ -82,22 +82,19 @@ def weighted(loss: nn.Module, lookup: Lookup, given: Given, items: ItemWeights, 
 def weighted_count(loss: AdditiveLoss, lookup: Lookup, given: Given, items: ItemWeights) -> Tensor:
     """The count of a batch whose items are masked or weighted; without limit from below."""
     if items.says_nothing:
-        counts = _item_counts(loss, lookup, given)
-        # One number for all needs no adding up.
-        return counts.sum() if any(counts.stride()) else counts.numel() * _first(counts)
+        return loss.count_of_part(*given.targets, inputs=given.inputs, **_optional_targets(lookup, given))
     prepared, weights = _prepared(loss, lookup, given, items)
     if not lookup.targets and not given.inputs:
         return weights.sum()  # such as triplets, of which each has one
     return _sum_of_counts(loss, lookup, prepared, loss.item_weights(weights))
 
 
-def _first(counts: Tensor) -> Tensor:
-    return counts.as_strided((), ()) if counts.numel() else counts.sum()
+def _optional_targets(lookup: Lookup, given: Given) -> dict[str, Any]:
+    return {name: value for name, value in given.optional.items() if name in lookup.optional_targets}
 
 
 def _item_counts(loss: AdditiveLoss, lookup: Lookup, given: Given) -> Tensor:
-    optional = {name: value for name, value in given.optional.items() if name in lookup.optional_targets}
-    counts = loss.item_counts(*given.targets, inputs=given.inputs, **optional)
+    counts = loss.item_counts(*given.targets, inputs=given.inputs, **_optional_targets(lookup, given))
     if loss.reduction != "batchmean":
         return counts
     # Each sample counts once, whatever the number of its items.
