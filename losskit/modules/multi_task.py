@@ -18,7 +18,7 @@ from losskit.modules.item_weights import ItemWeights, weighted, weighted_count, 
 from losskit.modules.lookup import MASK, SAMPLE_WEIGHT, Given, Term, misplaced_key
 from losskit.modules.outcomes import divided, of_other_ranks, told_by_part
 from losskit.modules.plan import MEAN, Plan, planned
-from losskit.schema.base import distinct
+from losskit.schema.base import keys_of
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -55,15 +55,15 @@ class MultiTaskLoss(nn.Module):
         # A list, for ModuleDict refuses names such as "type" or "a.b".
         self.losses = nn.ModuleList(term.module for term in terms)
         self.balancing = balancing
-        self.keys = distinct([term.name if term.feature is None else f"{term.feature}/{term.name}" for term in terms])
+        self.keys = keys_of((term.feature, term.name) for term in terms)
         self._features = list(dict.fromkeys(term.feature for term in terms))
         self._schedules = [term.weight for term in terms if not isinstance(term.weight, (int, float))]
         self.num_steps_done = 0  # by the optimizer
         if self._schedules:
             # Saved as a tensor, for there are formats of checkpoints that hold nothing else.
             self.register_buffer("num_steps", torch.zeros((), dtype=torch.long))
-            weights = torch.tensor([schedule.at(0) for schedule in self._schedules])
-            self.register_buffer("scheduled_weights", weights, persistent=False)
+            self.register_buffer("scheduled_weights", torch.empty(len(self._schedules)), persistent=False)
+            self._set_weights()
         self.plans = planned(terms, self.keys)
         self.shared: list[Tensor] | None = None
         self.last_step: LastStep | None = None

@@ -34,19 +34,20 @@ def planned(terms: Sequence[Term], keys: Sequence[str]) -> list[Plan]:
     """The plan of each term, which results know by its key."""
     places = itertools.count()
     features = [term.feature for term in terms]
+    lookups = [Lookup(term) for term in terms]
     return [
         Plan(
             key,
             term.feature,
-            Lookup(term),
+            lookup,
             term.weight if isinstance(term.weight, (int, float)) else 1.0,
             None if isinstance(term.weight, (int, float)) else next(places),
             _kind(term.module),
             term.missing,
             features.count(term.feature) > 1,
-            Lookup(term).is_plain and not term.missing,
+            lookup.is_plain and not term.missing,
         )
-        for key, term in zip(keys, terms, strict=True)
+        for key, term, lookup in zip(keys, terms, lookups, strict=True)
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from losskit.constants import RESERVED
@@ -205,12 +205,12 @@ class LossesConfig:
     @property
     def keys(self) -> list[str]:
         """What the losses are called in the results, in order: `feature/loss`, or `loss` where there is no feature."""
-        names = [(feature.name, loss.name or loss.type) for feature in self.features for loss in feature.losses]
-        return distinct([name if feature is None else f"{feature}/{name}" for feature, name in names])
+        return keys_of([(feature.name, loss.name or loss.type) for feature in self.features for loss in feature.losses])
 
 
-def distinct(names: list[str]) -> list[str]:
-    """The names, with a number behind those that stand there already: `a`, `a_2`, `a_3`."""
+def keys_of(losses: Iterable[tuple[str | None, str]]) -> list[str]:
+    """What results call the losses of features, with a number behind those that stand there already: `a/b_2`."""
+    names = [name if feature is None else f"{feature}/{name}" for feature, name in losses]
     taken = set(names)
     last: dict[str, int] = {}
     found: list[str] = []
