@@ -19,7 +19,6 @@ from losskit.modules.reduction import WITH_BATCHMEAN, reduce, reduced_by_torch
 from losskit.modules.shapes import (
     alike,
     along,
-    are_alike,
     are_usual,
     class_constant,
     floating,
@@ -193,12 +192,10 @@ def bce_with_logits_loss(
 ) -> Tensor:
     """See `BceWithLogitsLoss`; `pos_weight` is a tensor where it has one number per class."""
     is_usual = pos_weight is None and class_weights is None and not label_smoothing
-    is_quick = is_usual and reduction == "mean" and normalizer is None and checking.can_peek(logits)
-    if not (is_quick and are_alike(logits, targets)):
-        logits, targets = read_labels(logits, targets)
-    if is_quick and logits.numel():
-        value = F.binary_cross_entropy_with_logits(logits, targets)
-        if math.isfinite(value.item()):  # else a logit is infinite
+    logits, targets = read_labels(logits, targets)
+    if is_usual and checking.can_be_quick(logits, reduction, normalizer) and logits.numel():
+        value = checking.if_finite(F.binary_cross_entropy_with_logits(logits, targets))
+        if value is not None:  # else a logit is infinite
             return value
     pos_weights = None
     if pos_weight is not None:
@@ -259,11 +256,12 @@ class BceWithLogitsLoss(AdditiveLoss, LabelAxisMixin, BceWithLogitsKind):
         self.label_smoothing = label_smoothing
 
     def forward(self, logits: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
-        is_mean = normalizer is None and self.reduction == "mean" and not self.label_smoothing
-        is_usual = is_mean and self._buffers["class_weights"] is None and self.pos_weight is None
-        if is_usual and are_usual(logits, targets) and checking.can_peek(logits):
-            value = F.binary_cross_entropy_with_logits(logits, targets)
-            if math.isfinite(value.item()):  # else a logit is infinite
+        # As the function does, where there is nothing to read and before all its settings are gathered.
+        is_usual = self._buffers["class_weights"] is None and self.pos_weight is None and not self.label_smoothing
+        is_quick = is_usual and checking.can_be_quick(logits, self.reduction, normalizer)
+        if is_quick and are_usual(logits, targets):
+            value = checking.if_finite(F.binary_cross_entropy_with_logits(logits, targets))
+            if value is not None:
                 return value
         return bce_with_logits_loss(
             logits, targets, **self.settings(), class_axis=self.class_axis, normalizer=normalizer
@@ -280,8 +278,8 @@ def bce_loss(
     normalizer: Tensor | float | None = None,
 ) -> Tensor:
     """See `BceLoss`."""
-    is_mean = reduction == "mean" and normalizer is None and class_weights is None
-    if is_mean and checking.can_peek(probabilities) and are_alike(probabilities, targets) and probabilities.numel():
+    is_quick = class_weights is None and checking.can_be_quick(probabilities, reduction, normalizer)
+    if is_quick and are_usual(probabilities, targets):
         # torch looks at the probabilities itself; of those that are wrong, more can be said.
         with contextlib.suppress(RuntimeError):
             return F.binary_cross_entropy(probabilities, targets)

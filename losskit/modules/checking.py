@@ -50,10 +50,7 @@ def debugging() -> bool:
 
 
 def can_peek(tensor: Tensor) -> bool:
-    """Whether a value can be looked at without waiting for a device, or breaking a graph.
-
-    Where it can, a loss may try the quickest way first, and take the careful one if what comes out is not finite.
-    """
+    """Whether a value can be looked at without waiting for a device, or breaking a graph."""
     return (
         type(tensor) in (Tensor, nn.Parameter)
         and tensor.is_cpu
@@ -61,6 +58,16 @@ def can_peek(tensor: Tensor) -> bool:
         and not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()
     )
+
+
+def can_be_quick(tensor: Tensor, reduction: str, normalizer: Tensor | float | None) -> bool:
+    """Whether a loss may try torch's mean first, and take the careful way if what comes out is not finite."""
+    return reduction == "mean" and normalizer is None and can_peek(tensor)
+
+
+def if_finite(value: Tensor) -> Tensor | None:
+    """A value that can be looked at, if it is finite."""
+    return value if math.isfinite(value.item()) else None
 
 
 @contextlib.contextmanager

@@ -41,7 +41,7 @@ def softmax_cross_entropy_loss(
 ) -> Tensor:
     """See `SoftmaxCrossEntropyLoss`."""
     has_extras = robust_lambda or confidence_penalty or class_similarities_temperature
-    if reduction == "mean" and normalizer is None and not has_extras and checking.can_peek(logits):
+    if not has_extras and checking.can_be_quick(logits, reduction, normalizer):
         found = _quick_cross_entropy(logits, targets, class_weights, ignore_index, label_smoothing, class_axis)
         if found is not None:
             return found
@@ -129,9 +129,9 @@ class SoftmaxCrossEntropyLoss(ClassIdsLoss, CrossEntropyKind):
 
     def forward(self, logits: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
         # As the function does, before all its settings are gathered.
-        is_mean = normalizer is None and self.reduction == "mean" and not self.is_for_images
         has_extras = self.robust_lambda or self.confidence_penalty or self.class_similarities_temperature
-        if is_mean and not has_extras and checking.can_peek(logits):
+        may_be_odd = has_extras or self.is_for_images
+        if not may_be_odd and checking.can_be_quick(logits, self.reduction, normalizer):
             weights, ignore_index = self._buffers["class_weights"], self.ignore_index
             found = _quick_cross_entropy(logits, targets, weights, ignore_index, self.label_smoothing, self.class_axis)
             if found is not None:
@@ -191,11 +191,10 @@ def quickly(
         weights = class_weights.to(logits.dtype)
     ignored = NEVER_A_CLASS if ignore_index is None else ignore_index
     try:
-        value = torch_loss(logits, targets, weights, ignore_index=ignored)
+        # It is not finite where nothing counts, or a logit is infinite.
+        return checking.if_finite(torch_loss(logits, targets, weights, ignore_index=ignored))
     except IndexError:
         return None  # an id that is out of range, of which more can be said
-    # Nothing that counts, or infinite logits.
-    return value if math.isfinite(value.item()) else None
 
 
 def weights_of_items(given: Classes, weights: Tensor | None) -> Tensor | None:

@@ -15,7 +15,7 @@ from losskit.modules.base import AdditiveLoss, ClassAxisMixin, Loss, RowsLoss
 from losskit.modules.batches import USUAL, Example, Sizes
 from losskit.modules.binary import finite_logits, read_labels
 from losskit.modules.reduction import WITH_BATCHMEAN, reduce, reduced_by_torch
-from losskit.modules.shapes import are_alike, floating, require_alike, require_last_axis
+from losskit.modules.shapes import are_usual, floating, require_alike, require_last_axis
 from losskit.registry import register_loss
 from losskit.schema.distribution import (
     BceKlCombinedLossConfig,
@@ -37,12 +37,11 @@ def kl_div_loss(
     normalizer: Tensor | float | None = None,
 ) -> Tensor:
     """See `KlDivLoss`."""
-    if reduction == "batchmean" and normalizer is None and checking.can_peek(log_probabilities):
-        is_usual = are_alike(log_probabilities, targets) and log_probabilities.ndim and log_probabilities.numel()
-        if is_usual and not from_logits:
-            value = F.kl_div(log_probabilities, targets, reduction="batchmean", log_target=log_target)
-            if math.isfinite(value.item()):  # else there is a class without any probability
-                return value
+    is_quick = reduction == "batchmean" and normalizer is None and checking.can_peek(log_probabilities)
+    if is_quick and not from_logits and log_probabilities.ndim and are_usual(log_probabilities, targets):
+        value = F.kl_div(log_probabilities, targets, reduction="batchmean", log_target=log_target)
+        if checking.if_finite(value) is not None:  # else there is a class without any probability
+            return value
     name = "logits" if from_logits else LOG_PROBABILITIES
     log_p = floating(log_probabilities, name, may_mask=True)
     require_alike(log_p, targets, (name, "targets"))

@@ -35,8 +35,8 @@ def poisson_nll_loss(
     """See `PoissonNllLoss`."""
     predictions, targets = alike(predictions, targets)
     checking.require_between(targets, "targets", 0, math.inf)
-    is_usual = log_input and not full and reduction == "mean" and normalizer is None and predictions.numel()
-    if is_usual and checking.can_peek(predictions) and predictions.amax().item() <= _MAX_LOG_RATE:
+    is_quick = log_input and not full and checking.can_be_quick(predictions, reduction, normalizer)
+    if is_quick and predictions.numel() and predictions.amax().item() <= _MAX_LOG_RATE:
         return F.poisson_nll_loss(predictions, targets)
     if log_input:
         values = _exp(predictions) - targets * predictions

@@ -45,7 +45,7 @@ def nll_loss(
     normalizer: Tensor | float | None = None,
 ) -> Tensor:
     """See `NllLoss`."""
-    if reduction == "mean" and normalizer is None and checking.can_peek(log_probabilities):
+    if checking.can_be_quick(log_probabilities, reduction, normalizer):
         found = quickly(F.nll_loss, log_probabilities, targets, class_weights, ignore_index, class_axis)
         if found is not None:
             return found

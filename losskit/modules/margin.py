@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -43,9 +42,9 @@ def soft_margin_loss(
     logits = floating(logits, "logits")
     require_alike(logits, targets, ("logits", "targets"))
     labels = signs(targets, logits.dtype)
-    if reduction == "mean" and normalizer is None and checking.can_peek(logits):
-        value = F.soft_margin_loss(logits, labels)
-        if math.isfinite(value.item()):  # else an exponential has overflowed, or there is nothing
+    if checking.can_be_quick(logits, reduction, normalizer):
+        value = checking.if_finite(F.soft_margin_loss(logits, labels))
+        if value is not None:  # else an exponential has overflowed, or there is nothing
             return value
     return reduce(-F.logsigmoid(labels * logits), reduction, normalizer=normalizer)
 
