@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from losskit.modules import fused
+from losskit.modules import fused, fused_pairs
 from losskit.modules.batches import cast, leaves
 from losskit.modules.contract import CHECKS, subject_of, total_of
 from losskit.registry import registry
@@ -17,6 +17,7 @@ def _every_size(monkeypatch):
     monkeypatch.setattr(fused, "LEAST_SIZE", 1)
     monkeypatch.setattr(fused, "SMALLEST_BLOCK", 6)
     monkeypatch.setattr(fused, "LARGEST_BLOCK", 6)
+    monkeypatch.setattr(fused_pairs, "LEAST_ROWS", 2)
 
 
 # What looks at the config alone, or at compiled code, which has no kernels, is tested elsewhere.

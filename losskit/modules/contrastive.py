@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from losskit.constants import LOGITS, TARGETS, VECTOR
-from losskit.modules import checking
+from losskit.modules import checking, fused
 from losskit.modules.distributed import GatheringLoss, gathered
+from losskit.modules.fused_pairs import cross_entropy_of_labels, cross_entropy_of_pairs, kernel_of_pairs
 from losskit.modules.reduction import masked, reduce
 from losskit.modules.shapes import floating, require_alike
 from losskit.modules.similarities import diagonal_mask, embeddings, products, require_ids, same_ids, unit
@@ -33,14 +34,12 @@ def nt_xent_loss(
     """See `NtXentLoss`."""
     checking.check_option("pairing", pairing, tuple(_PAIRINGS))
     vectors = embeddings(embedding, "embeddings")
-    same = None
+    ids = None
     if pairing == "labels":
         if targets is None:
             raise ValueError(f"pairing is labels, but there are no targets; give ids of shape ({len(vectors)},)")
         require_ids(targets, vectors, "embeddings")
-        if gather:
-            vectors, targets = gathered(vectors, targets)
-        same = same_ids(targets, vectors, "embeddings")
+        vectors, ids = gathered(vectors, targets) if gather else (vectors, targets)
     elif len(vectors) % 2:
         raise ValueError(
             f"embeddings {tuple(vectors.shape)} are an odd number, but pairing {pairing} takes {_PAIRINGS[pairing]} "
@@ -48,16 +47,41 @@ def nt_xent_loss(
         )
     elif gather:
         (vectors,) = gathered(vectors, by_halves=pairing == "halves")
-    directions = unit(vectors)
-    similarities = products(directions / temperature, directions)
-    selves = diagonal_mask(vectors)
-    if same is not None:
-        pairs = same & ~selves
-        return reduce(_pair_values(similarities, pairs, ~same), reduction, count=pairs.sum())
     size = len(vectors)
+
+    def similarities_of(vectors: Tensor) -> tuple[Tensor, Tensor]:
+        directions = unit(vectors)
+        similarities = products(directions / temperature, directions)
+        return similarities, diagonal_mask(similarities)
+
+    if ids is not None:
+
+        def of_labels(vectors: Tensor) -> Tensor:
+            similarities, selves = similarities_of(vectors)
+            same = same_ids(ids)
+            pairs = same & ~selves
+            return reduce(_pair_values(similarities, pairs, ~same), reduction, count=pairs.sum())
+
+        if not fused.can_fuse(vectors, ids, size=size * size):
+            return of_labels(vectors)
+        kernel = kernel_of_pairs(cross_entropy_of_labels(ids), temperature=temperature)
+        return fused.reduced(kernel, of_labels, [vectors], reduction, count=_num_pairs(ids), size=size * size)
     rows = torch.arange(size, device=vectors.device)
     partners = rows ^ 1 if pairing == "consecutive" else torch.cat([rows[size // 2 :], rows[: size // 2]])
-    return reduce(F.cross_entropy(similarities.masked_fill(selves, -math.inf), partners, reduction="none"), reduction)
+
+    def of_partners(vectors: Tensor) -> Tensor:
+        similarities, selves = similarities_of(vectors)
+        logits = similarities.masked_fill(selves, -math.inf)
+        return reduce(F.cross_entropy(logits, partners, reduction="none"), reduction)
+
+    kernel = kernel_of_pairs(cross_entropy_of_pairs(partners, with_selves=False), temperature=temperature)
+    return fused.reduced(kernel, of_partners, [vectors], reduction, count=size, size=size * size)
+
+
+def _num_pairs(ids: Tensor) -> Tensor:
+    """How many pairs of different samples have one id; each counts twice."""
+    sizes = ids.unique(return_counts=True)[1]
+    return (sizes * (sizes - 1)).sum()
 
 
 def _pair_values(similarities: Tensor, pairs: Tensor, negatives: Tensor) -> Tensor:
@@ -152,14 +176,24 @@ def contrastive_loss(
     other = embeddings(embedding_2, "embedding_2").to(one.dtype)
     if gather:
         one, other = gathered(one, other)
-    if normalize:
-        one, other = unit(one), unit(other)
-    logits = products(one, other) / _temperature(temperature, one.dtype)
-    own = torch.arange(len(one), device=one.device)
-    values = F.cross_entropy(logits, own, reduction="none")
-    if symmetric:
-        values = (values + F.cross_entropy(logits.T, own, reduction="none")) / 2
-    return reduce(values, reduction)
+    divisor = _temperature(temperature, one.dtype)
+    size = len(one)
+    own = torch.arange(size, device=one.device)
+
+    def plain(one: Tensor, other: Tensor, divisor: Tensor | float = divisor) -> Tensor:
+        if normalize:
+            one, other = unit(one), unit(other)
+        logits = products(one, other) / divisor
+        values = F.cross_entropy(logits, own, reduction="none")
+        if symmetric:
+            values = (values + F.cross_entropy(logits.T, own, reduction="none")) / 2
+        return reduce(values, reduction)
+
+    inputs, fixed = ([one, other, divisor], 1.0) if isinstance(divisor, Tensor) else ([one, other], divisor)
+    kernel = kernel_of_pairs(
+        cross_entropy_of_pairs(own, with_selves=True), normalize=normalize, temperature=fixed, of_columns=symmetric
+    )
+    return fused.reduced(kernel, plain, inputs, reduction, count=size, size=size * size)
 
 
 def _temperature(temperature: Tensor | float, dtype: torch.dtype) -> Tensor | float:
@@ -238,7 +272,7 @@ def in_batch_hinge_loss(
         return reduce(products(one, other).sum(1), reduction)
     similarities = products(one, other).reshape(size, size, -1)
     own = similarities.diagonal().T
-    others = ~diagonal_mask(one).unsqueeze(-1)
+    others = ~diagonal_mask(similarities).unsqueeze(-1)
     forth = masked(F.relu(margin + similarities - own.unsqueeze(1)), others)
     back = masked(F.relu(margin + similarities - own.unsqueeze(0)), others)
     costs = forth.amax(1) + back.amax(0) if hard else forth.sum(1) + back.sum(0)

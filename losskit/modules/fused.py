@@ -32,12 +32,15 @@ LEAST_SIZE = 2**15
 SMALLEST_BLOCK, LARGEST_BLOCK, LARGEST_SHARE = 2**16, 2**20, 1 / 16
 
 
-def can_fuse(*tensors: Tensor | None) -> bool:
-    """Whether kernels may take these inputs, the first of which is the largest: on a CPU, in plain eager code."""
+def can_fuse(*tensors: Tensor | None, size: int | None = None) -> bool:
+    """Whether kernels may take these inputs, the first of which is the largest: on a CPU, in plain eager code.
+
+    `size` is the number of elements of what the plain form makes of them, if that is larger than they are.
+    """
     largest = tensors[0]
     return (
         largest is not None
-        and largest.numel() >= LEAST_SIZE
+        and (largest.numel() if size is None else size) >= LEAST_SIZE
         and all(tensor is None or checking.can_peek(tensor) for tensor in tensors)
         and forward_ad._current_level < 0
         and not is_in_torch_dispatch_mode()
@@ -75,6 +78,7 @@ def reduced(
     *,
     count: Tensor | int | None = None,
     normalizer: Tensor | float | None = None,
+    size: int | None = None,
 ) -> Tensor:
     """`plain(*tensors)`, which reduces its values as the rest of the arguments would have `reduce` do it.
 
@@ -85,8 +89,9 @@ def reduced(
         reduction: `mean`, `batchmean` or `sum`; for others, the plain form is taken.
         count: as in `reduce`.
         normalizer: as in `reduce`.
+        size: as in `can_fuse`.
     """
-    divisor = _divisor(tensors, reduction, count, normalizer) if can_fuse(*tensors) else 0.0
+    divisor = _divisor(tensors, reduction, count, normalizer) if can_fuse(*tensors, size=size) else 0.0
     if not divisor > 0:
         return plain(*tensors)
 

@@ -136,14 +136,28 @@ class _Softmax:
 
     def normalize(self) -> None:
         """Computes the softmax."""
-        torch.ops.aten._softmax.out(self.logits, 1, False, out=self.buffer)
-        # Of the sum over all classes of e^(z - max z), the highest probability is one part.
-        self.log_sums = -self.buffer.amax(1).log()
+        self.log_sums = _softmax_into(self.buffer, self.logits)
 
     def log_p(self, ids: Tensor) -> Tensor:
         """The logarithm of the probability of each label, also where that is too small for a number."""
         own = self.logits.gather(1, ids.unsqueeze(1)) - self.highest
         return own.squeeze(1) - self.log_sums
+
+
+def softmax_(logits: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Turns logits into their softmax along axis 1, in place.
+
+    Returns:
+        The highest logits $m$, and $\log \sum_c e^{z_c - m}$.
+    """
+    highest = logits.amax(1)
+    return highest, _softmax_into(logits, logits)
+
+
+def _softmax_into(buffer: Tensor, logits: Tensor) -> Tensor:
+    torch.ops.aten._softmax.out(logits, 1, False, out=buffer)
+    # Of the sum over all classes of e^(z - max z), the highest probability is one part.
+    return -buffer.amax(1).log()
 
 
 def _with_slopes(costs: Costs, log_p: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from losskit.constants import VECTOR
-from losskit.modules import checking
+from losskit.modules import checking, fused
 from losskit.modules.batches import USUAL, Example, Sizes
 from losskit.modules.distributed import GatheringLoss, gathered
+from losskit.modules.fused_pairs import Rows, differentiated, kernel_of_pairs
 from losskit.modules.reduction import masked, reduce
 from losskit.modules.shapes import require_alike
 from losskit.modules.similarities import diagonal_mask, embeddings, products, require_ids, same_ids, unit
@@ -27,36 +29,58 @@ from losskit.schema.mining import (
 _MINING_EPSILON = 0.1
 
 
-def _log_one_plus_sum(scores: Tensor, pairs: Tensor) -> Tensor:
+def _log_one_plus_sum(scores: Tensor, pairs: Tensor, start: int) -> Tensor:
     """The logarithm of 1 plus the sum of e^score over the pairs of each row; no sample is paired with itself."""
     # The place of the sample itself holds the 1.
-    rest = torch.zeros_like(scores).masked_fill(~diagonal_mask(scores), -math.inf)
+    rest = torch.zeros_like(scores).masked_fill(~diagonal_mask(scores, start), -math.inf)
     return torch.where(pairs, scores, rest).logsumexp(1)
 
 
 def _multi_similarity(
     vectors: Tensor,
-    same: Tensor,
+    labels: Tensor,
+    same_of: Callable[[Tensor, Tensor], Tensor],
     positive_scale: float,
     negative_scale: float,
     base: float,
     epsilon: float | None,
     reduction: str,
 ) -> Tensor:
+    """The loss of vectors and their labels; `same_of` says which of all samples belong to which of some."""
+
+    def values_of(rows: Rows) -> Tensor:
+        similarities, start = rows.block, rows.start
+        same = same_of(labels, rows.of(labels))
+        positives, negatives = same & ~diagonal_mask(same, start), ~same
+        if epsilon is not None:
+            least_positive = similarities.masked_fill(~positives, math.inf).amin(1, keepdim=True)
+            most_negative = similarities.masked_fill(~negatives, -math.inf).amax(1, keepdim=True)
+            positives = positives & (similarities - epsilon < most_negative)
+            negatives = negatives & (similarities + epsilon > least_positive)
+        above = similarities - base
+        of_positives = _log_one_plus_sum(-positive_scale * above, positives, start) / positive_scale
+        of_negatives = _log_one_plus_sum(negative_scale * above, negatives, start) / negative_scale
+        return masked(of_positives + of_negatives, positives.any(1) & negatives.any(1))
+
     if len(vectors) == 0:
         return reduce(vectors.sum(1), reduction)
-    directions = unit(vectors)
-    similarities = products(directions, directions)
-    positives, negatives = same & ~diagonal_mask(same), ~same
-    if epsilon is not None:
-        least_positive = similarities.masked_fill(~positives, math.inf).amin(1, keepdim=True)
-        most_negative = similarities.masked_fill(~negatives, -math.inf).amax(1, keepdim=True)
-        positives = positives & (similarities - epsilon < most_negative)
-        negatives = negatives & (similarities + epsilon > least_positive)
-    above = similarities - base
-    of_positives = _log_one_plus_sum(-positive_scale * above, positives) / positive_scale
-    of_negatives = _log_one_plus_sum(negative_scale * above, negatives) / negative_scale
-    return reduce(masked(of_positives + of_negatives, positives.any(1) & negatives.any(1)), reduction)
+    return _of_rows(values_of, [vectors], labels, normalize=True, reduction=reduction)
+
+
+def _of_rows(
+    values_of: Callable[[Rows], Tensor], vectors: Sequence[Tensor], *others: Tensor, normalize: bool, reduction: str
+) -> Tensor:
+    """The loss of the similarities of two of the vectors, or of one with itself, of which rows have values."""
+
+    def plain(*vectors: Tensor) -> Tensor:
+        sides = [unit(x) for x in vectors] if normalize else vectors
+        return reduce(values_of(Rows(products(sides[0], sides[-1]))), reduction)
+
+    size = len(vectors[0]) ** 2
+    if not fused.can_fuse(*vectors, *others, size=size):
+        return plain(*vectors)
+    kernel = kernel_of_pairs(differentiated(values_of), normalize=normalize)
+    return fused.reduced(kernel, plain, vectors, reduction, count=len(vectors[0]), size=size)
 
 
 def multi_similarity_loss(
@@ -72,11 +96,10 @@ def multi_similarity_loss(
 ) -> Tensor:
     """See `MultiSimilarityLoss`."""
     vectors = embeddings(embedding, "embeddings")
+    require_ids(targets, vectors, "embeddings")
     if gather:
-        require_ids(targets, vectors, "embeddings")
         vectors, targets = gathered(vectors, targets)
-    same = same_ids(targets, vectors, "embeddings")
-    return _multi_similarity(vectors, same, alpha, beta, base, miner_epsilon, reduction)
+    return _multi_similarity(vectors, targets, same_ids, alpha, beta, base, miner_epsilon, reduction)
 
 
 @register_loss("multi_similarity", [VECTOR], schema=MultiSimilarityLossConfig)
@@ -148,19 +171,23 @@ def ms_loss(
         require_ids(targets, vectors, "embeddings")
     if gather:
         vectors, targets = gathered(vectors, targets)
-    same = _same_labels(targets, is_multilabel) if targets.ndim == 2 else same_ids(targets, vectors, "embeddings")
-    return _multi_similarity(vectors, same, beta, alpha, margin, _MINING_EPSILON if hard_mining else None, reduction)
+    same_of = same_ids
+    if targets.ndim == 2:
+        good = (targets == 0) | (targets == 1)
+        checking.require_each(good, targets, "targets hold a value other than 0 and 1, of which labels are made")
+        targets = targets.float()
+        same_of = _shared_labels if is_multilabel else _same_labels
+    epsilon = _MINING_EPSILON if hard_mining else None
+    return _multi_similarity(vectors, targets, same_of, beta, alpha, margin, epsilon, reduction)
 
 
-def _same_labels(targets: Tensor, is_multilabel: bool) -> Tensor:
-    good = (targets == 0) | (targets == 1)
-    checking.require_each(good, targets, "targets hold a value other than 0 and 1, of which labels are made")
-    labels = targets.float()
-    shared = products(labels, labels)
-    if is_multilabel:
-        return shared > 0
-    sizes = labels.sum(1)
-    return (shared == sizes.unsqueeze(0)) & (shared == sizes.unsqueeze(1))
+def _shared_labels(labels: Tensor, of: Tensor) -> Tensor:
+    return products(of, labels) > 0
+
+
+def _same_labels(labels: Tensor, of: Tensor) -> Tensor:
+    shared = products(of, labels)
+    return (shared == labels.sum(1)) & (shared == of.sum(1, keepdim=True))
 
 
 @register_loss("ms", [VECTOR], schema=MsLossConfig, aliases=["ms_loss"])
@@ -243,13 +270,16 @@ def refiner_ms_loss(
         decoded, targets = gathered(decoded, targets)
     if len(decoded) == 0:
         return reduce(decoded.sum(1), reduction)
-    similarities = products(decoded, targets)
-    own = similarities.diagonal()
-    gaps = similarities - own.unsqueeze(1)
-    negatives = (gaps.abs() > epsilon) & (similarities + margin > own.unsqueeze(1))
-    of_own = -F.logsigmoid(beta * (own - base)) / beta
-    of_negatives = _log_one_plus_sum(alpha * (similarities - base), negatives) / alpha
-    return reduce(masked(of_own + of_negatives, negatives.any(1)), reduction)
+
+    def values_of(rows: Rows) -> Tensor:
+        similarities, own = rows.block, rows.own()
+        gaps = similarities - own.unsqueeze(1)
+        negatives = (gaps.abs() > epsilon) & (similarities + margin > own.unsqueeze(1))
+        of_own = -F.logsigmoid(beta * (own - base)) / beta
+        of_negatives = _log_one_plus_sum(alpha * (similarities - base), negatives, rows.start) / alpha
+        return masked(of_own + of_negatives, negatives.any(1))
+
+    return _of_rows(values_of, [decoded, targets], normalize=False, reduction=reduction)
 
 
 @register_loss("refiner_ms", [VECTOR], schema=RefinerMsLossConfig)
@@ -307,12 +337,14 @@ def refiner_contrastive_loss(
     decoded, targets = _decoded(logits, targets)
     if gather:
         decoded, targets = gathered(decoded, targets)
-    similarities = products(unit(decoded), unit(targets))
-    own = similarities.diagonal().unsqueeze(1)
-    gaps = similarities - own
-    negatives = (gaps.abs() > epsilon) & (similarities > own - sim_thresh)
-    totals = masked(sim_thresh + gaps, negatives).sum(1)
-    return reduce(totals / negatives.sum(1).clamp_min(1), reduction)
+
+    def values_of(rows: Rows) -> Tensor:
+        own = rows.own().unsqueeze(1)
+        gaps = rows.block - own
+        negatives = (gaps.abs() > epsilon) & (rows.block > own - sim_thresh)
+        return masked(sim_thresh + gaps, negatives).sum(1) / negatives.sum(1).clamp_min(1)
+
+    return _of_rows(values_of, [decoded, targets], normalize=True, reduction=reduction)
 
 
 @register_loss(

@@ -37,8 +37,22 @@ def cosines(one: Tensor, other: Tensor) -> Tensor:
 
 def unit(vectors: Tensor) -> Tensor:
     """Each row divided by its length, as `F.normalize` does it; rows of exactly 0 stay so and have gradient 0."""
-    lengths = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
-    return vectors / torch.where(lengths > 0, lengths.clamp_min(_EPSILON), math.inf)
+    return vectors / lengths(vectors)
+
+
+def lengths(vectors: Tensor) -> Tensor:
+    """What `unit` divides each row by, `(..., 1)`."""
+    found = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+    return torch.where(found > 0, found.clamp_min(_EPSILON), math.inf)
+
+
+def through_unit_(gradient: Tensor, directions: Tensor, divisors: Tensor) -> Tensor:
+    r"""The gradient of vectors $v$ from that of their directions $u = v / |v|$, in its place: $(g - (g \cdot u) u) / |v|$.
+
+    The length of a vector that is next to nothing is a constant, as in `unit`.
+    """
+    along = torch.linalg.vecdot(gradient, directions).unsqueeze(-1)
+    return gradient.addcmul_(along.masked_fill_(divisors <= _EPSILON, 0), directions, value=-1).div_(divisors)
 
 
 def products(one: Tensor, other: Tensor) -> Tensor:
@@ -47,10 +61,9 @@ def products(one: Tensor, other: Tensor) -> Tensor:
         return one @ other.T
 
 
-def same_ids(targets: Tensor, vectors: Tensor, name: str) -> Tensor:
-    """Which samples have the same id, `(batch, batch)`; each has its own. Raises what `require_ids` does."""
-    require_ids(targets, vectors, name)
-    return targets.unsqueeze(1) == targets.unsqueeze(0)
+def same_ids(ids: Tensor, of: Tensor | None = None) -> Tensor:
+    """Which samples, or those of which `of` has the ids, have the id of which samples; each has its own."""
+    return (ids if of is None else of).unsqueeze(1) == ids.unsqueeze(0)
 
 
 def require_ids(targets: Tensor, vectors: Tensor, name: str) -> None:
@@ -71,6 +84,8 @@ def require_ids(targets: Tensor, vectors: Tensor, name: str) -> None:
         raise TypeError(f"targets are {dtype}, but ids must be integers; use targets.long()")
 
 
-def diagonal_mask(matrix: Tensor) -> Tensor:
-    """True where a sample meets itself."""
-    return torch.eye(len(matrix), dtype=torch.bool, device=matrix.device)
+def diagonal_mask(matrix: Tensor, start: int = 0) -> Tensor:
+    """True where a sample meets itself, in a matrix or in its rows from `start` on."""
+    mask = torch.zeros(matrix.shape[:2], dtype=torch.bool, device=matrix.device)
+    mask.diagonal(start).fill_(True)
+    return mask
