@@ -12,7 +12,7 @@ from torch import Tensor
 from losskit.constants import LOGITS, TARGETS, VECTOR
 from losskit.modules import checking, fused
 from losskit.modules.distributed import GatheringLoss, gathered
-from losskit.modules.fused_pairs import cross_entropy_of_labels, cross_entropy_of_pairs, kernel_of_pairs
+from losskit.modules.fused_pairs import cross_entropy_of_labels, kernel_of_pairs, kernel_of_partners
 from losskit.modules.reduction import masked, reduce
 from losskit.modules.shapes import floating, require_alike
 from losskit.modules.similarities import diagonal_mask, embeddings, products, require_ids, same_ids, unit
@@ -74,7 +74,7 @@ def nt_xent_loss(
         logits = similarities.masked_fill(selves, -math.inf)
         return reduce(F.cross_entropy(logits, partners, reduction="none"), reduction)
 
-    kernel = kernel_of_pairs(cross_entropy_of_pairs(partners, with_selves=False), temperature=temperature)
+    kernel = kernel_of_partners(partners, temperature=temperature)
     return fused.reduced(kernel, of_partners, [vectors], reduction, count=size, size=size * size)
 
 
@@ -190,9 +190,7 @@ def contrastive_loss(
         return reduce(values, reduction)
 
     inputs, fixed = ([one, other, divisor], 1.0) if isinstance(divisor, Tensor) else ([one, other], divisor)
-    kernel = kernel_of_pairs(
-        cross_entropy_of_pairs(own, with_selves=True), normalize=normalize, temperature=fixed, of_columns=symmetric
-    )
+    kernel = kernel_of_partners(own, normalize=normalize, temperature=fixed, of_columns=symmetric)
     return fused.reduced(kernel, plain, inputs, reduction, count=size, size=size * size)
 
 

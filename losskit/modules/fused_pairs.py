@@ -15,6 +15,7 @@ $\partial L / \partial \tau = -\frac{1}{\tau} \sum_{ij} d_{ij} x_{ij} = -\frac{1
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
@@ -68,59 +69,73 @@ def kernel_of_pairs(
     """
 
     def kernel(tensors: Sequence[Tensor], factor: float | None) -> tuple[float, Gradients]:
-        vectors = [tensor for tensor in tensors if tensor.ndim]
-        divisor = tensors[-1].item() if len(tensors) > len(vectors) else temperature
-        divisors = [lengths(x) for x in vectors] if normalize else []
-        sides = [x / length for x, length in zip(vectors, divisors, strict=True)] if normalize else vectors
-        one, other = sides[0], sides[-1]
-        needs_gradient = factor is not None
-        # That of a temperature follows from that of the first.
-        needed = [needs_gradient and (x.requires_grad or len(tensors) > len(vectors)) for x in vectors]
-        gradients = [torch.zeros_like(x) if is_needed else None for x, is_needed in zip(sides, needed, strict=True)]
+        given = _Given(tensors, normalize, temperature)
+        gradients = given.gradients(factor)
         total = 0.0
-        for rows, left in _blocks(one, other, divisor, of_columns):
-            value, slopes = cost(rows, needs_gradient)
+        for rows in _blocks(given.one, given.other, given.divisor, of_columns):
+            value, slopes = cost(rows, factor is not None)
             total += value
-            if slopes is not None:
-                alpha = (factor or 0.0) / divisor
-                if gradients[0] is not None:
-                    rows.of(gradients[0]).addmm_(slopes, other, alpha=alpha)
-                if gradients[-1] is not None:
-                    # To the left, similarities have been divided already.
-                    gradients[-1].addmm_(slopes.T, left, alpha=factor or 0.0)
-        of_temperature = []
-        if len(tensors) > len(vectors):
-            of_temperature = [_of_temperature(one, gradients[0], tensors[-1])]
-        for gradient, side, length in zip(gradients, sides, divisors, strict=False):
-            if gradient is not None:
-                through_unit_(gradient, side, length)
-        return total, [*gradients, *of_temperature]
+            if slopes is not None and gradients[0] is not None:
+                rows.of(gradients[0]).addmm_(slopes, given.other)
+            if slopes is not None and gradients[-1] is not None:
+                gradients[-1].addmm_(slopes.T, rows.of(given.one))
+        return total, given.finished(gradients, (factor or 0.0) / given.divisor)
 
     return kernel
 
 
-def _of_temperature(one: Tensor, gradient: Tensor | None, temperature: Tensor) -> Tensor | None:
-    if gradient is None:
-        return None
-    return -torch.linalg.vecdot(one, gradient).sum() / temperature
+class _Given:
+    """What a kernel is given: vectors, or two of them, and perhaps a temperature."""
+
+    def __init__(self, tensors: Sequence[Tensor], normalize: bool, temperature: float) -> None:
+        self.vectors = [tensor for tensor in tensors if tensor.ndim]
+        self.temperature = tensors[-1] if len(tensors) > len(self.vectors) else None
+        self.divisor = temperature if self.temperature is None else self.temperature.item()
+        self.lengths = [lengths(x) for x in self.vectors] if normalize else []
+        sides = (
+            [x / length for x, length in zip(self.vectors, self.lengths, strict=True)] if normalize else self.vectors
+        )
+        self.one, self.other = sides[0], sides[-1]
+
+    def gradients(self, factor: float | None) -> list[Tensor | None]:
+        """Zeros for the gradients of what needs them."""
+        # That of a temperature follows from that of the first.
+        needed = [x.requires_grad or (x is self.vectors[0] and self.temperature is not None) for x in self.vectors]
+        return [
+            torch.zeros_like(x) if is_needed and factor is not None else None
+            for x, is_needed in zip(self.vectors, needed, strict=True)
+        ]
+
+    def finished(self, gradients: Sequence[Tensor | None], factor: float) -> list[Tensor | None]:
+        """The gradients of all inputs, times the factor, from those of the two factors of similarities, in place."""
+        found = [None if gradient is None else gradient.mul_(factor) for gradient in gradients]
+        if self.temperature is not None:
+            first = found[0]
+            found.append(None if first is None else -torch.linalg.vecdot(self.one, first).sum() / self.temperature)
+        for gradient, side, length in zip(gradients, (self.one, self.other), self.lengths, strict=False):
+            if gradient is not None:
+                through_unit_(gradient, side, length)
+        return found
 
 
-def _blocks(one: Tensor, other: Tensor, divisor: float, of_columns: bool) -> Iterator[tuple[Rows, Tensor]]:
-    """Rows of the similarities, and those of the first factor, divided, of which they were made."""
-    step = max(LEAST_ROWS, fused.SMALLEST_BLOCK // len(other))
+def _rows_at_once(other: Tensor) -> int:
+    return max(LEAST_ROWS, fused.SMALLEST_BLOCK // len(other))
+
+
+def _blocks(one: Tensor, other: Tensor, divisor: float, of_columns: bool) -> Iterator[Rows]:
+    """The similarities, some rows at a time."""
+    step = _rows_at_once(other)
     keeps_all = of_columns and len(one) * len(other) <= LARGEST_KEPT
     buffer = one.new_empty(len(one) if keeps_all else min(step, len(one)), len(other))
 
-    def rows_from(start: int, *, is_known: bool = False) -> tuple[Tensor, Tensor]:
+    def rows_from(start: int) -> Tensor:
         left = one[start : start + step] / divisor
-        block = buffer[start : start + step] if keeps_all else buffer[: len(left)]
-        return (block if is_known else torch.mm(left, other.T, out=block)), left
+        return torch.mm(left, other.T, out=buffer[start : start + step] if keeps_all else buffer[: len(left)])
 
     starts = range(0, len(one), step)
-    column_sums = _column_sums((rows_from(start)[0] for start in starts), other) if of_columns else None
+    column_sums = _column_sums((rows_from(start) for start in starts), other) if of_columns else None
     for start in starts:
-        block, left = rows_from(start, is_known=keeps_all)
-        yield Rows(block, start, column_sums), left
+        yield Rows(buffer[start : start + step] if keeps_all else rows_from(start), start, column_sums)
 
 
 def _column_sums(blocks: Iterator[Tensor], other: Tensor) -> Tensor:
@@ -132,6 +147,101 @@ def _column_sums(blocks: Iterator[Tensor], other: Tensor) -> Tensor:
         sums.mul_((highest - higher).exp_()).add_((block - higher).exp_().sum(0))
         highest = higher
     return sums.log_().add_(highest)
+
+
+def kernel_of_partners(
+    partners: Tensor, *, normalize: bool = True, temperature: float = 1.0, of_columns: bool = False
+) -> Kernel:
+    r"""The kernel of the sum of $-\log p_{ik}$, of each row's partner $k$ in the softmax of the similarities to others.
+
+    Of one set of vectors with itself, in which partners are each other's; or of two sets, in which rows of the same
+    number are partners, and then perhaps the mean with that of the softmax of columns.
+
+    Where these are sums over all that both factors meet, with the exponentials $e_{ij} = e^{x_{ij} - b}$ for a bound
+    $b = \max_i |u_i| \max_j |v_j| / \tau$ of all similarities, and their sums $r_i$ over rows and $c_j$ over columns,
+
+    $L = \frac{1}{2} \sum_i \log r_i + \frac{1}{2} \sum_j \log c_j + \sum_i (b - x_{ik})$ and
+    $d_{ij} = \frac{1}{2} e_{ij} (1 / r_i + 1 / c_j) - [j = k]$.
+
+    So each exponential is needed once. Of one set with itself, $x$ is symmetric, $r = c$, and half of it gives all. A
+    sum that is next to nothing beside $e^b$ would lose digits; then the softmax of each row is computed by itself.
+
+    Args:
+        partners: the number of the column that belongs to each row.
+        normalize: as for `kernel_of_pairs`.
+        temperature: as for `kernel_of_pairs`.
+        of_columns: whether the loss is the mean of those of rows and columns.
+    """
+
+    def kernel(tensors: Sequence[Tensor], factor: float | None) -> tuple[float, Gradients]:
+        of_self = sum(tensor.ndim > 0 for tensor in tensors) == 1
+        if of_self or of_columns:
+            found = _by_exponentials(_Given(tensors, normalize, temperature), partners, factor)
+            if found is not None:
+                return found
+        cost = cross_entropy_of_pairs(partners, with_selves=not of_self)
+        careful = kernel_of_pairs(cost, normalize=normalize, temperature=temperature, of_columns=of_columns)
+        return careful(tensors, factor)
+
+    return kernel
+
+
+def _by_exponentials(given: _Given, partners: Tensor, factor: float | None) -> tuple[float, Gradients] | None:
+    """What the kernel gives; None where digits would be lost."""
+    one, other, divisor = given.one, given.other, given.divisor
+    gradients = given.gradients(factor)
+    own = torch.linalg.vecdot(one, other[partners]).sum().item() / divisor
+    of_self = one is other
+    bound = (torch.linalg.vector_norm(one, dim=1).amax() * torch.linalg.vector_norm(other, dim=1).amax()).item()
+    bound /= divisor
+    sums = one.new_zeros(len(one))
+    column_sums = sums if of_self else one.new_zeros(len(other))
+    keeps_all = factor is not None and len(one) * len(other) <= LARGEST_KEPT * (2 if of_self else 1)
+    step = _rows_at_once(other)
+    starts = range(0, len(one), step)
+    buffer = one.new_empty(0 if keeps_all else min(step, len(one)) * len(other))
+
+    def exponentials(start: int) -> Tensor:
+        left = one[start : start + step] / divisor
+        right = other[start if of_self else 0 :]
+        shape = len(left), len(right)
+        block = left.new_empty(shape) if keeps_all else buffer[: math.prod(shape)].view(shape)
+        torch.mm(left, right.T, out=block).sub_(bound).exp_()
+        if of_self:
+            block.diagonal().zero_()
+        return block
+
+    kept: deque[Tensor] = deque()
+    for start in starts:
+        block = exponentials(start)
+        # Of one set with itself, the columns of these rows' own numbers are among the rows.
+        seen = len(block) if of_self else 0
+        sums[start : start + step] += block.sum(1)
+        column_sums[len(other) - block.shape[1] + seen :] += block[:, seen:].sum(0)
+        if keeps_all:
+            kept.append(block)
+    least = min(sums.amin().item(), column_sums.amin().item())
+    if not least > torch.finfo(one.dtype).tiny * 2**40:
+        return None
+    total: float = (sums.log().sum().item() + column_sums.log().sum().item()) / 2 + bound * len(one) - own
+    if factor is None:
+        return total, [None] * len(gradients)
+    share = 1.0 if of_self else 0.5
+    weights, column_weights = share / sums, share / column_sums
+    for start in starts:
+        block = kept.popleft() if keeps_all else exponentials(start)
+        seen, first = (len(block) if of_self else 0), len(other) - block.shape[1]
+        rows = slice(start, start + step)
+        block.mul_(weights[rows].unsqueeze(1) + column_weights[first:])
+        if gradients[0] is not None:
+            gradients[0][rows].addmm_(block, other[first:])
+        if gradients[-1] is not None:
+            gradients[-1][first + seen :].addmm_(block[:, seen:].T, one[rows])
+    if gradients[0] is not None:
+        gradients[0].sub_(other[partners])
+    if gradients[-1] is not None:
+        gradients[-1].sub_(one[partners])
+    return total, given.finished(gradients, factor / divisor)
 
 
 def differentiated(values_of: Callable[[Rows], Tensor]) -> Cost:
