@@ -80,8 +80,9 @@ def nt_xent_loss(
 
 def _num_pairs(ids: Tensor) -> Tensor:
     """How many pairs of different samples have one id; each counts twice."""
-    sizes = ids.unique(return_counts=True)[1]
-    return (sizes * (sizes - 1)).sum()
+    _, sizes = torch.unique(ids, return_counts=True)
+    found: Tensor = (sizes * (sizes - 1)).sum()
+    return found
 
 
 def _pair_values(similarities: Tensor, pairs: Tensor, negatives: Tensor) -> Tensor:

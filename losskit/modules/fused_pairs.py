@@ -28,7 +28,7 @@ from losskit.modules.fused_softmax import softmax_
 from losskit.modules.similarities import diagonal_mask, lengths, same_ids, through_unit_
 
 # Rows of a block at least, with which matrix products are efficient.
-LEAST_ROWS = 32
+LEAST_ROWS = 128
 # Elements of a matrix of similarities that is kept where it is needed twice, rather than computed again.
 LARGEST_KEPT = 2**22
 
@@ -244,19 +244,18 @@ def _by_exponentials(given: _Given, partners: Tensor, factor: float | None) -> t
     return total, given.finished(gradients, factor / divisor)
 
 
-def differentiated(values_of: Callable[[Rows], Tensor]) -> Cost:
-    """The cost whose values of rows autograd differentiates, a block at a time."""
+def log_one_plus_sum_(rows: Rows, scale: float, base: float) -> Tensor:
+    r"""$\frac{1}{s} \log(1 + \sum_j e^{s (x_{ij} - b)})$ of each row, without its own number; $-\infty$ adds nothing.
 
-    def cost(rows: Rows, needs_gradient: bool) -> tuple[float, Tensor | None]:
-        if not needs_gradient:
-            return values_of(rows).sum().item(), None
-        with torch.enable_grad():
-            block = rows.block.detach().requires_grad_()
-            total = values_of(Rows(block, rows.start)).sum()
-            (slopes,) = torch.autograd.grad(total, block)
-        return total.item(), slopes
-
-    return cost
+    In place, each similarity becomes the derivative with respect to it, $e^{s (x_{ij} - b)}$ divided by what the
+    logarithm is of: a softmax, in which the place of a row's own number stands for the 1.
+    """
+    own = scale * base
+    rows.block.mul_(scale)
+    rows.own().fill_(own)
+    highest, log_sums = softmax_(rows.block)
+    rows.own().zero_()
+    return ((highest - own) + log_sums) / scale
 
 
 def cross_entropy_of_pairs(partners: Tensor, *, with_selves: bool) -> Cost:

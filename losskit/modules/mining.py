@@ -13,7 +13,7 @@ from losskit.constants import VECTOR
 from losskit.modules import checking, fused
 from losskit.modules.batches import USUAL, Example, Sizes
 from losskit.modules.distributed import GatheringLoss, gathered
-from losskit.modules.fused_pairs import Rows, differentiated, kernel_of_pairs
+from losskit.modules.fused_pairs import Cost, Rows, kernel_of_pairs, log_one_plus_sum_
 from losskit.modules.reduction import masked, reduce
 from losskit.modules.shapes import require_alike
 from losskit.modules.similarities import diagonal_mask, embeddings, products, require_ids, same_ids, unit
@@ -29,10 +29,10 @@ from losskit.schema.mining import (
 _MINING_EPSILON = 0.1
 
 
-def _log_one_plus_sum(scores: Tensor, pairs: Tensor, start: int) -> Tensor:
+def _log_one_plus_sum(scores: Tensor, pairs: Tensor) -> Tensor:
     """The logarithm of 1 plus the sum of e^score over the pairs of each row; no sample is paired with itself."""
     # The place of the sample itself holds the 1.
-    rest = torch.zeros_like(scores).masked_fill(~diagonal_mask(scores, start), -math.inf)
+    rest = torch.zeros_like(scores).masked_fill(~diagonal_mask(scores), -math.inf)
     return torch.where(pairs, scores, rest).logsumexp(1)
 
 
@@ -48,38 +48,58 @@ def _multi_similarity(
 ) -> Tensor:
     """The loss of vectors and their labels; `same_of` says which of all samples belong to which of some."""
 
-    def values_of(rows: Rows) -> Tensor:
-        similarities, start = rows.block, rows.start
-        same = same_of(labels, rows.of(labels))
-        positives, negatives = same & ~diagonal_mask(same, start), ~same
+    def values_of(similarities: Tensor) -> Tensor:
+        same = same_of(labels, labels)
+        positives, negatives = same & ~diagonal_mask(same), ~same
         if epsilon is not None:
             least_positive = similarities.masked_fill(~positives, math.inf).amin(1, keepdim=True)
             most_negative = similarities.masked_fill(~negatives, -math.inf).amax(1, keepdim=True)
             positives = positives & (similarities - epsilon < most_negative)
             negatives = negatives & (similarities + epsilon > least_positive)
         above = similarities - base
-        of_positives = _log_one_plus_sum(-positive_scale * above, positives, start) / positive_scale
-        of_negatives = _log_one_plus_sum(negative_scale * above, negatives, start) / negative_scale
+        of_positives = _log_one_plus_sum(-positive_scale * above, positives) / positive_scale
+        of_negatives = _log_one_plus_sum(negative_scale * above, negatives) / negative_scale
         return masked(of_positives + of_negatives, positives.any(1) & negatives.any(1))
+
+    def cost(rows: Rows, needs_gradient: bool) -> tuple[float, Tensor | None]:
+        same = same_of(labels, rows.of(labels))
+        rows.own().fill_(math.inf)  # no positive is as far away as what is missing
+        positives = Rows(torch.where(same, rows.block, math.inf), rows.start)
+        negatives = Rows(rows.block.masked_fill_(same, -math.inf), rows.start)
+        least_positive, most_negative = positives.block.amin(1, keepdim=True), negatives.block.amax(1, keepdim=True)
+        have_both = (least_positive < math.inf) & (most_negative > -math.inf)
+        if epsilon is not None:
+            have_both &= (least_positive - epsilon < most_negative) & (most_negative + epsilon > least_positive)
+            positives.block.masked_fill_(positives.block - epsilon >= most_negative, math.inf)
+            negatives.block.masked_fill_(negatives.block + epsilon <= least_positive, -math.inf)
+        values = log_one_plus_sum_(negatives, negative_scale, base)
+        values -= log_one_plus_sum_(positives, -positive_scale, base)
+        total = masked(values, have_both.squeeze(1)).sum().item()
+        return total, masked(negatives.block.sub_(positives.block), have_both) if needs_gradient else None
 
     if len(vectors) == 0:
         return reduce(vectors.sum(1), reduction)
-    return _of_rows(values_of, [vectors], labels, normalize=True, reduction=reduction)
+    return _of_rows(values_of, cost, [vectors], labels, normalize=True, reduction=reduction)
 
 
 def _of_rows(
-    values_of: Callable[[Rows], Tensor], vectors: Sequence[Tensor], *others: Tensor, normalize: bool, reduction: str
+    values_of: Callable[[Tensor], Tensor],
+    cost: Cost,
+    vectors: Sequence[Tensor],
+    *others: Tensor,
+    normalize: bool,
+    reduction: str,
 ) -> Tensor:
     """The loss of the similarities of two of the vectors, or of one with itself, of which rows have values."""
 
     def plain(*vectors: Tensor) -> Tensor:
         sides = [unit(x) for x in vectors] if normalize else vectors
-        return reduce(values_of(Rows(products(sides[0], sides[-1]))), reduction)
+        return reduce(values_of(products(sides[0], sides[-1])), reduction)
 
     size = len(vectors[0]) ** 2
     if not fused.can_fuse(*vectors, *others, size=size):
         return plain(*vectors)
-    kernel = kernel_of_pairs(differentiated(values_of), normalize=normalize)
+    kernel = kernel_of_pairs(cost, normalize=normalize)
     return fused.reduced(kernel, plain, vectors, reduction, count=len(vectors[0]), size=size)
 
 
@@ -171,7 +191,7 @@ def ms_loss(
         require_ids(targets, vectors, "embeddings")
     if gather:
         vectors, targets = gathered(vectors, targets)
-    same_of = same_ids
+    same_of: Callable[[Tensor, Tensor], Tensor] = same_ids
     if targets.ndim == 2:
         good = (targets == 0) | (targets == 1)
         checking.require_each(good, targets, "targets hold a value other than 0 and 1, of which labels are made")
@@ -271,15 +291,29 @@ def refiner_ms_loss(
     if len(decoded) == 0:
         return reduce(decoded.sum(1), reduction)
 
-    def values_of(rows: Rows) -> Tensor:
-        similarities, own = rows.block, rows.own()
-        gaps = similarities - own.unsqueeze(1)
-        negatives = (gaps.abs() > epsilon) & (similarities + margin > own.unsqueeze(1))
+    def values_of(similarities: Tensor) -> Tensor:
+        own = similarities.diagonal()
+        negatives = negatives_of(similarities, own.unsqueeze(1))
         of_own = -F.logsigmoid(beta * (own - base)) / beta
-        of_negatives = _log_one_plus_sum(alpha * (similarities - base), negatives, rows.start) / alpha
+        of_negatives = _log_one_plus_sum(alpha * (similarities - base), negatives) / alpha
         return masked(of_own + of_negatives, negatives.any(1))
 
-    return _of_rows(values_of, [decoded, targets], normalize=False, reduction=reduction)
+    def negatives_of(similarities: Tensor, own: Tensor) -> Tensor:
+        return ((similarities - own).abs() > epsilon) & (similarities + margin > own)
+
+    def cost(rows: Rows, needs_gradient: bool) -> tuple[float, Tensor | None]:
+        own = rows.own().clone()
+        negatives = negatives_of(rows.block, own.unsqueeze(1))
+        has_any = negatives.any(1)
+        rows.block.masked_fill_(negatives.logical_not_(), -math.inf)
+        of_own = -F.logsigmoid(beta * (own - base)) / beta
+        total = masked(of_own + log_one_plus_sum_(rows, alpha, base), has_any).sum().item()
+        if not needs_gradient:
+            return total, None
+        rows.own().copy_(-torch.sigmoid(beta * (base - own)))
+        return total, masked(rows.block, has_any.unsqueeze(1))
+
+    return _of_rows(values_of, cost, [decoded, targets], normalize=False, reduction=reduction)
 
 
 @register_loss("refiner_ms", [VECTOR], schema=RefinerMsLossConfig)
@@ -338,13 +372,24 @@ def refiner_contrastive_loss(
     if gather:
         decoded, targets = gathered(decoded, targets)
 
-    def values_of(rows: Rows) -> Tensor:
-        own = rows.own().unsqueeze(1)
-        gaps = rows.block - own
-        negatives = (gaps.abs() > epsilon) & (rows.block > own - sim_thresh)
-        return masked(sim_thresh + gaps, negatives).sum(1) / negatives.sum(1).clamp_min(1)
+    def means(similarities: Tensor, own: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        gaps = similarities - own
+        negatives = (gaps.abs() > epsilon) & (similarities > own - sim_thresh)
+        counts = negatives.sum(1).clamp_min(1)
+        return masked(sim_thresh + gaps, negatives).sum(1) / counts, negatives, counts
 
-    return _of_rows(values_of, [decoded, targets], normalize=True, reduction=reduction)
+    def values_of(similarities: Tensor) -> Tensor:
+        return means(similarities, similarities.diagonal().unsqueeze(1))[0]
+
+    def cost(rows: Rows, needs_gradient: bool) -> tuple[float, Tensor | None]:
+        values, negatives, counts = means(rows.block, rows.own().unsqueeze(1))
+        if not needs_gradient:
+            return values.sum().item(), None
+        slopes = torch.div(negatives, counts.unsqueeze(1), out=rows.block)
+        rows.own().sub_(negatives.any(1).to(slopes.dtype))
+        return values.sum().item(), slopes
+
+    return _of_rows(values_of, cost, [decoded, targets], normalize=True, reduction=reduction)
 
 
 @register_loss(
