@@ -13,7 +13,7 @@ from losskit.constants import VECTOR
 from losskit.modules import checking, fused
 from losskit.modules.batches import USUAL, Example, Sizes
 from losskit.modules.distributed import GatheringLoss, gathered
-from losskit.modules.fused_pairs import Cost, Rows, kernel_of_pairs, log_one_plus_sum_
+from losskit.modules.fused_pairs import Cost, Rows, fill_, kernel_of_pairs, log_one_plus_sum_
 from losskit.modules.reduction import masked, reduce
 from losskit.modules.shapes import require_alike
 from losskit.modules.similarities import diagonal_mask, embeddings, products, require_ids, same_ids, unit
@@ -65,17 +65,20 @@ def _multi_similarity(
         same = same_of(labels, rows.of(labels))
         rows.own().fill_(math.inf)  # no positive is as far away as what is missing
         positives = Rows(torch.where(same, rows.block, math.inf), rows.start)
-        negatives = Rows(rows.block.masked_fill_(same, -math.inf), rows.start)
+        negatives = Rows(fill_(rows.block, same, -math.inf), rows.start)
         least_positive, most_negative = positives.block.amin(1, keepdim=True), negatives.block.amax(1, keepdim=True)
         have_both = (least_positive < math.inf) & (most_negative > -math.inf)
         if epsilon is not None:
             have_both &= (least_positive - epsilon < most_negative) & (most_negative + epsilon > least_positive)
-            positives.block.masked_fill_(positives.block - epsilon >= most_negative, math.inf)
-            negatives.block.masked_fill_(negatives.block + epsilon <= least_positive, -math.inf)
+            fill_(positives.block, positives.block - epsilon >= most_negative, math.inf)
+            fill_(negatives.block, negatives.block + epsilon <= least_positive, -math.inf)
         values = log_one_plus_sum_(negatives, negative_scale, base)
         values -= log_one_plus_sum_(positives, -positive_scale, base)
         total = masked(values, have_both.squeeze(1)).sum().item()
-        return total, masked(negatives.block.sub_(positives.block), have_both) if needs_gradient else None
+        if not needs_gradient:
+            return total, None
+        slopes = negatives.block.sub_(positives.block)
+        return total, slopes if bool(have_both.all()) else masked(slopes, have_both)
 
     if len(vectors) == 0:
         return reduce(vectors.sum(1), reduction)
@@ -305,7 +308,7 @@ def refiner_ms_loss(
         own = rows.own().clone()
         negatives = negatives_of(rows.block, own.unsqueeze(1))
         has_any = negatives.any(1)
-        rows.block.masked_fill_(negatives.logical_not_(), -math.inf)
+        fill_(rows.block, negatives.logical_not_(), -math.inf)
         of_own = -F.logsigmoid(beta * (own - base)) / beta
         total = masked(of_own + log_one_plus_sum_(rows, alpha, base), has_any).sum().item()
         if not needs_gradient:
