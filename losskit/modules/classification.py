@@ -85,7 +85,7 @@ def softmax_cross_entropy_loss(
         kernel = cross_entropy_of_ids(given, weights, label_smoothing)
     else:
         kernel = kernel_of_labels(given.targets, given.axis, smoothing=label_smoothing, weights=weights)
-    return fused.reduced(kernel, plain, [logits], reduction, count=count, normalizer=normalizer)
+    return fused.reduced(kernel, plain, [logits], reduction, count=count, normalizer=normalizer, constants=[targets])
 
 
 def cross_entropy_of_ids(given: Classes, weights: Tensor | None, label_smoothing: float) -> Kernel:

@@ -30,7 +30,7 @@ Kernel = Callable[[Sequence[Tensor], "float | None"], tuple[float, Gradients]]
 # Elements of an input from which on a kernel is the faster form.
 LEAST_SIZE = 2**15
 # Elements of a block: as many as a processor's cache holds, and no more than a small part of the gradient.
-SMALLEST_BLOCK, LARGEST_BLOCK, LARGEST_SHARE = 2**16, 2**18, 1 / 16
+SMALLEST_BLOCK, LARGEST_BLOCK = 2**16, 2**18
 
 
 def can_fuse(*tensors: Tensor | None) -> bool:
@@ -76,6 +76,7 @@ def reduced(
     *,
     count: Tensor | int | None = None,
     normalizer: Tensor | float | None = None,
+    constants: Sequence[Tensor] = (),
 ) -> Tensor:
     """`plain(*tensors)`, which reduces its values as the rest of the arguments would have `reduce` do it.
 
@@ -86,8 +87,10 @@ def reduced(
         reduction: `mean`, `batchmean` or `sum`; for others, the plain form is taken.
         count: as in `reduce`.
         normalizer: as in `reduce`.
+        constants: what the kernel takes besides, and gives no gradient.
     """
-    divisor = _divisor(tensors, reduction, count, normalizer) if can_fuse(*tensors) else 0.0
+    is_possible = can_fuse(*tensors, *constants) and not any(constant.requires_grad for constant in constants)
+    divisor = _divisor(tensors, reduction, count, normalizer) if is_possible else 0.0
     if not divisor > 0:
         return plain(*tensors)
 
@@ -161,9 +164,13 @@ def _differentiated(
     return [next(found) if is_needed else None for is_needed in needed]
 
 
-def block_size(tensor: Tensor) -> int:
-    """How many elements of a tensor a block has at most, unless a single item has more."""
-    return max(SMALLEST_BLOCK, min(LARGEST_BLOCK, int(tensor.numel() * LARGEST_SHARE)))
+def block_size(tensor: Tensor, num_rooms: int = 1) -> int:
+    """How many elements of a tensor a block has at most, unless a single item has more.
+
+    All that a kernel has room for, `num_rooms` times a block, is a sixteenth of the tensor at most, and fits a cache.
+    """
+    largest = LARGEST_BLOCK // (1 if num_rooms < 3 else 2)
+    return max(SMALLEST_BLOCK, min(largest, tensor.numel() // (16 * num_rooms)))
 
 
 class Block:
@@ -233,7 +240,10 @@ class Workspace:
 
 
 def blocks(
-    tensors: Sequence[Tensor | None], items: Sequence[Tensor | None] = (), axis: int | None = None
+    tensors: Sequence[Tensor | None],
+    items: Sequence[Tensor | None] = (),
+    axis: int | None = None,
+    num_rooms: int = 1,
 ) -> Iterator[Block]:
     """The blocks of tensors, in the order in which the first lies in memory.
 
@@ -241,6 +251,7 @@ def blocks(
         tensors: of one shape; the first is no None.
         items: of that shape without its class axis.
         axis: the class axis, along which nothing is cut; None where each element stands for itself.
+        num_rooms: how many arrays of a block's size the kernel needs besides.
     """
     first = tensors[0]
     assert first is not None
@@ -251,7 +262,7 @@ def blocks(
         [None if tensor is None else tensor.permute(order) for tensor in tensors],
         [None if item is None else item.permute(rest) for item in items],
         place,
-        block_size(first),
+        block_size(first, num_rooms),
     )
 
 

@@ -64,7 +64,7 @@ def soft_label_cross_entropy_loss(
         return reduce(values, reduction, count=count, normalizer=normalizer)
 
     kernel = kernel_of_labels(labels, 1, totals=None if divisors is None else divisors.squeeze(1))
-    return fused.reduced(kernel, plain, [logits], reduction, count=count, normalizer=normalizer)
+    return fused.reduced(kernel, plain, [logits], reduction, count=count, normalizer=normalizer, constants=[labels])
 
 
 @register_loss(
@@ -155,7 +155,7 @@ def label_smoothing_cross_entropy_loss(
     num_classes = logits.shape[given.axis]
     share = label_smoothing * num_classes / max(num_classes - 1, 1) if to_others else label_smoothing
     kernel = cross_entropy_of_ids(given, None, share)
-    return fused.reduced(kernel, plain, [logits], reduction, count=count, normalizer=normalizer)
+    return fused.reduced(kernel, plain, [logits], reduction, count=count, normalizer=normalizer, constants=[targets])
 
 
 @register_loss(
