@@ -3,12 +3,13 @@
 A loss has a plain form, which autograd differentiates: it keeps a result of each step, all as large as the input. Where
 the gradient has a formula, a kernel does better. It goes through the input in blocks that fit a cache, and writes into
 the one large buffer that must exist, that of the gradient. The plain form stays the definition: it is what compilers,
-function transforms and forward mode see, what differentiates a gradient once more, and what small inputs take, which all
-this would slow down. It also decides whatever is not finite.
+function transforms and forward mode see, what differentiates a gradient once more, and what small inputs take, which
+all this would slow down. It also decides whatever is not finite.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -22,20 +23,20 @@ from losskit.modules import checking
 from losskit.modules.shapes import FULL, without_autocast
 
 Gradients = Sequence[Tensor | None]
-# Takes the inputs and a factor, and gives the loss, and the gradients of the loss times the factor, each in the dtype of
-# its input; without a factor, no gradients are asked for. It gets float16 and bfloat16 as they are, computes in float32.
+# Takes the inputs and a factor, and gives the loss, and the gradients of the loss times the factor, each in the dtype
+# of its input; without a factor, no gradients are asked for. It gets half precision as it is, and computes in float32.
 Kernel = Callable[[Sequence[Tensor], "float | None"], tuple[float, Gradients]]
 
 # Elements of an input from which on a kernel is the faster form.
 LEAST_SIZE = 2**15
 # Elements of a block: as many as a processor's cache holds, and no more than a small part of the gradient.
-SMALLEST_BLOCK, LARGEST_BLOCK, LARGEST_SHARE = 2**16, 2**20, 1 / 16
+SMALLEST_BLOCK, LARGEST_BLOCK = 2**16, 2**18
 
 
 def can_fuse(*tensors: Tensor | None, size: int | None = None) -> bool:
     """Whether kernels may take these inputs, the first of which is the largest: on a CPU, in plain eager code.
 
-    `size` is the number of elements of what the plain form makes of them, if that is larger than they are.
+    `size` is the number of elements of what the plain form makes of them, where that is more than they have.
     """
     largest = tensors[0]
     return (
@@ -78,6 +79,7 @@ def reduced(
     *,
     count: Tensor | int | None = None,
     normalizer: Tensor | float | None = None,
+    constants: Sequence[Tensor] = (),
     size: int | None = None,
 ) -> Tensor:
     """`plain(*tensors)`, which reduces its values as the rest of the arguments would have `reduce` do it.
@@ -89,9 +91,11 @@ def reduced(
         reduction: `mean`, `batchmean` or `sum`; for others, the plain form is taken.
         count: as in `reduce`.
         normalizer: as in `reduce`.
+        constants: what the kernel takes besides, and gives no gradient.
         size: as in `can_fuse`.
     """
-    divisor = _divisor(tensors, reduction, count, normalizer) if can_fuse(*tensors, size=size) else 0.0
+    is_possible = can_fuse(*tensors, *constants, size=size) and not any(x.requires_grad for x in constants)
+    divisor = _divisor(tensors, reduction, count, normalizer) if is_possible else 0.0
     if not divisor > 0:
         return plain(*tensors)
 
@@ -165,9 +169,13 @@ def _differentiated(
     return [next(found) if is_needed else None for is_needed in needed]
 
 
-def block_size(tensor: Tensor) -> int:
-    """How many elements of a tensor a block has at most, unless a single item has more."""
-    return max(SMALLEST_BLOCK, min(LARGEST_BLOCK, int(tensor.numel() * LARGEST_SHARE)))
+def block_size(tensor: Tensor, num_rooms: int = 1) -> int:
+    """How many elements of a tensor a block has at most, unless a single item has more.
+
+    All that a kernel has room for, `num_rooms` times a block, is a sixteenth of the tensor at most, and fits a cache.
+    """
+    largest = LARGEST_BLOCK // (1 if num_rooms < 3 else 2)
+    return max(SMALLEST_BLOCK, min(largest, tensor.numel() // (16 * num_rooms)))
 
 
 class Block:
@@ -200,14 +208,13 @@ class Block:
         found = self._items[index]
         return None if found is None else found.reshape(self.item_shape)
 
-    def buffer(self, index: int, dtype: torch.dtype) -> Tensor:
-        """Room for numbers of a tensor, contiguous; where possible, its own memory."""
+    def buffer(self, index: int, room: Workspace) -> Tensor:
+        """Room for numbers of a tensor: its own memory, where that has the workspace's dtype and can be seen so."""
         found = self._tensors[index]
-        if found is not None and found.dtype == dtype and found.is_contiguous():
-            return found.view(self.shape)
-        first = self._tensors[0]
-        assert first is not None
-        return torch.empty(self.shape, dtype=dtype, device=first.device)
+        if found is not None and found.dtype == room.dtype:
+            with contextlib.suppress(RuntimeError):
+                return found.view(self.shape)
+        return room("buffer", self.shape)
 
     def store(self, index: int, buffer: Tensor) -> None:
         """Puts what a `buffer` holds into the tensor."""
@@ -216,8 +223,32 @@ class Block:
             found.copy_(buffer.view(found.shape))
 
 
+class Workspace:
+    """Memory that all blocks of a kernel use again.
+
+    To allocate it anew for each block would take longer than most of what is computed in it, since the system gives
+    fresh pages one by one.
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        self.dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+        self._device = like.device
+        self._rooms: dict[Any, Tensor] = {}
+
+    def __call__(self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
+        """An array for what `name` says, which holds anything."""
+        key = name, tuple(shape)
+        found = self._rooms.get(key)
+        if found is None:
+            found = self._rooms[key] = torch.empty(shape, dtype=dtype or self.dtype, device=self._device)
+        return found
+
+
 def blocks(
-    tensors: Sequence[Tensor | None], items: Sequence[Tensor | None] = (), axis: int | None = None
+    tensors: Sequence[Tensor | None],
+    items: Sequence[Tensor | None] = (),
+    axis: int | None = None,
+    num_rooms: int = 1,
 ) -> Iterator[Block]:
     """The blocks of tensors, in the order in which the first lies in memory.
 
@@ -225,6 +256,7 @@ def blocks(
         tensors: of one shape; the first is no None.
         items: of that shape without its class axis.
         axis: the class axis, along which nothing is cut; None where each element stands for itself.
+        num_rooms: how many arrays of a block's size the kernel needs besides.
     """
     first = tensors[0]
     assert first is not None
@@ -235,7 +267,7 @@ def blocks(
         [None if tensor is None else tensor.permute(order) for tensor in tensors],
         [None if item is None else item.permute(rest) for item in items],
         place,
-        block_size(first),
+        block_size(first, num_rooms),
     )
 
 

@@ -1,8 +1,8 @@
 r"""The kernel of losses of the similarities of all pairs of a batch, computed block by block of their matrix.
 
-With rows $u_i$ and $v_j$, vectors or their directions, the similarities are $x_{ij} = u_i \cdot v_j / \tau$, and a loss
-is a sum over rows, $L = \sum_i f_i(x_{i1}, x_{i2}, \dots)$. So some rows of $x$ are all that must exist at a time: a cost
-turns them into their sum and their derivative $d = \partial L / \partial x$, from which two matrix products make
+With rows $u_i$ and $v_j$, vectors or their directions, the similarities are $x_{ij} = u_i \cdot v_j / \tau$, and a
+loss is a sum over rows, $L = \sum_i f_i(x_{i1}, x_{i2}, \dots)$. So some rows of $x$ are all that must exist at a time:
+a cost turns them into their sum and their derivative $d = \partial L / \partial x$, from which two matrix products make
 
 $\partial L / \partial u_i = \frac{1}{\tau} \sum_j d_{ij} v_j$ and
 $\partial L / \partial v_j = \frac{1}{\tau} \sum_i d_{ij} u_i$,
@@ -25,7 +25,7 @@ from torch import Tensor
 from losskit.modules import fused
 from losskit.modules.fused import Gradients, Kernel
 from losskit.modules.fused_softmax import softmax_
-from losskit.modules.similarities import diagonal_mask, lengths, same_ids, through_unit_
+from losskit.modules.similarities import lengths, same_ids, through_unit_
 
 # Rows of a block at least, with which matrix products are efficient.
 LEAST_ROWS = 128

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -11,13 +12,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from losskit.constants import CATEGORY, SEQUENCE, TEXT
-from losskit.modules import checking
+from losskit.modules import checking, fused
 from losskit.modules.base import AdditiveLoss
 from losskit.modules.batches import USUAL, Example, Sizes
 from losskit.modules.class_ids import counts_of_ids
-from losskit.modules.classification import softmax_cross_entropy_loss
+from losskit.modules.classification import cross_entropy_of_ids, softmax_cross_entropy_loss, weights_of_items
+from losskit.modules.fused import Kernel
+from losskit.modules.fused_linear import kernel_of_linear
 from losskit.modules.reduction import masked, reduce
-from losskit.modules.shapes import floating, require_integers, require_tensor, without_autocast
+from losskit.modules.shapes import (
+    Classes,
+    class_constant,
+    floating,
+    read_classes,
+    require_integers,
+    require_tensor,
+    without_autocast,
+)
 from losskit.registry import register_loss
 from losskit.schema.heads import AdaptiveLogSoftmaxLossConfig, LinearCrossEntropyLossConfig
 
@@ -50,15 +61,45 @@ def linear_cross_entropy_loss(
         raise ValueError(
             f"bias {tuple(bias.shape)} and weight {tuple(weight.shape)} do not fit: bias must be (classes,)"
         )
-    return softmax_cross_entropy_loss(
-        _linear(hidden, weight, bias),
-        targets,
-        class_weights=class_weights,
-        ignore_index=ignore_index,
-        label_smoothing=label_smoothing,
-        class_axis=-1,
-        reduction=reduction,
+
+    def plain(hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return softmax_cross_entropy_loss(
+            _linear(hidden, weight, bias),
+            targets,
+            class_weights=class_weights,
+            ignore_index=ignore_index,
+            label_smoothing=label_smoothing,
+            class_axis=-1,
+            reduction=reduction,
+            normalizer=normalizer,
+        )
+
+    layer = [weight] if bias is None else [weight, bias]
+    size = math.prod(hidden.shape[:-1]) * len(weight)
+    are_ids = isinstance(targets, Tensor) and not targets.is_floating_point()
+    if not are_ids or not fused.can_fuse(hidden, *layer, targets, size=size):
+        return plain(hidden, *layer)
+    # Of logits, all that is read beside the targets is their shape.
+    given = read_classes(
+        hidden.new_empty(()).expand(*targets.shape, len(weight)), targets, axis=-1, ignore_index=ignore_index
+    )
+    weights = class_constant(class_weights, "class_weights", given.logits, given.axis)
+    item_weights = weights_of_items(given, weights)
+    ids, valid = given.targets.reshape(-1), None if given.valid is None else given.valid.reshape(-1)
+
+    def kernel_of_items(logits: Tensor, some: slice) -> Kernel:
+        part = Classes(logits, ids[some], 1, True, None if valid is None else valid[some])
+        return cross_entropy_of_ids(part, weights, label_smoothing, in_place=True)
+
+    return fused.reduced(
+        kernel_of_linear(kernel_of_items),
+        plain,
+        [hidden, *(x.to(hidden.dtype) for x in layer)],
+        reduction,
+        count=given.num_items() if item_weights is None else item_weights.sum(),
         normalizer=normalizer,
+        constants=[targets],
+        size=size,
     )
 
 

@@ -103,7 +103,7 @@ def _of_rows(
     if not fused.can_fuse(*vectors, *others, size=size):
         return plain(*vectors)
     kernel = kernel_of_pairs(cost, normalize=normalize)
-    return fused.reduced(kernel, plain, vectors, reduction, count=len(vectors[0]), size=size)
+    return fused.reduced(kernel, plain, vectors, reduction, count=len(vectors[0]), constants=others, size=size)
 
 
 def multi_similarity_loss(

@@ -47,7 +47,7 @@ def lengths(vectors: Tensor) -> Tensor:
 
 
 def through_unit_(gradient: Tensor, directions: Tensor, divisors: Tensor) -> Tensor:
-    r"""The gradient of vectors $v$ from that of their directions $u = v / |v|$, in its place: $(g - (g \cdot u) u) / |v|$.
+    r"""In the place of the gradient $g$ of directions $u = v / |v|$, that of the vectors: $(g - (g \cdot u) u) / |v|$.
 
     The length of a vector that is next to nothing is a constant, as in `unit`.
     """
