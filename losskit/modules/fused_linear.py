@@ -19,7 +19,7 @@ from torch import Tensor
 from losskit.modules.fused import Gradients, Kernel
 
 # The logits of a block are a part of the gradients, but of as many items as matrix products need to be efficient.
-LARGEST_PART, LEAST_ITEMS, MOST_ITEMS = 2 / 9, 32, 1024
+LARGEST_PART, LEAST_ITEMS, MOST_ITEMS = 2 / 9, 64, 1024
 
 
 def kernel_of_linear(kernel_of_items: Callable[[Tensor, slice], Kernel]) -> Kernel:

@@ -196,6 +196,7 @@ def _by_exponentials(given: _Given, partners: Tensor, factor: float | None) -> t
     bound /= divisor
     sums = one.new_zeros(len(one))
     column_sums = sums if of_self else one.new_zeros(len(other))
+    least = torch.finfo(one.dtype).tiny * 2**40
     keeps_all = factor is not None and len(one) * len(other) <= LARGEST_KEPT * (2 if of_self else 1)
     step = _rows_at_once(other)
     starts = range(0, len(one), step)
@@ -216,12 +217,14 @@ def _by_exponentials(given: _Given, partners: Tensor, factor: float | None) -> t
         block = exponentials(start)
         # Of one set with itself, the columns of these rows' own numbers are among the rows.
         seen = len(block) if of_self else 0
-        sums[start : start + step] += block.sum(1)
+        rows = slice(start, start + step)
+        sums[rows] += block.sum(1)
+        if not sums[rows].amin().item() > least:
+            return None
         column_sums[len(other) - block.shape[1] + seen :] += block[:, seen:].sum(0)
         if keeps_all:
             kept.append(block)
-    least = min(sums.amin().item(), column_sums.amin().item())
-    if not least > torch.finfo(one.dtype).tiny * 2**40:
+    if not column_sums.amin().item() > least:
         return None
     total: float = (sums.log().sum().item() + column_sums.log().sum().item()) / 2 + bound * len(one) - own
     if factor is None:

@@ -76,7 +76,7 @@ def kernel_of_ids(
             slopes = torch.mul(slopes, factor, out=room("slopes", slopes.shape))
             shares = None
             if spread:
-                shares = spread * factor * (torch.ones_like(slopes) if counts is None else counts)
+                shares = spread * factor * (torch.ones_like(slopes) if counts is None else counts.to(slopes.dtype))
             scaled = softmax.times(-slopes if shares is None else shares * of_all - slopes)
             if shares is not None:
                 taken = shares.unsqueeze(1)

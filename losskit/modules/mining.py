@@ -388,7 +388,7 @@ def refiner_contrastive_loss(
         values, negatives, counts = means(rows.block, rows.own().unsqueeze(1))
         if not needs_gradient:
             return values.sum().item(), None
-        slopes = torch.div(negatives, counts.unsqueeze(1), out=rows.block)
+        slopes = rows.block.copy_(negatives).div_(counts.unsqueeze(1))
         rows.own().sub_(negatives.any(1).to(slopes.dtype))
         return values.sum().item(), slopes
 
