@@ -99,9 +99,9 @@ def jax() -> Any:
 
 def of_jax(loss: Callable[..., Any], inputs: Sequence[Tensor], targets: Sequence[Tensor]) -> Side:
     """The same, compiled by XLA, on JAX's own arrays."""
-    arrays = [jax().numpy.array(tensor.numpy()) for tensor in (*inputs, *targets)]
-    differentiated = jax().jit(jax().value_and_grad(loss, argnums=tuple(range(len(inputs))))).lower(*arrays).compile()
     ready = jax().block_until_ready
+    arrays = ready([jax().numpy.array(tensor.numpy()) for tensor in (*inputs, *targets)])
+    differentiated = jax().jit(jax().value_and_grad(loss, argnums=tuple(range(len(inputs))))).lower(*arrays).compile()
 
     def run() -> Any:
         return ready(differentiated(*arrays))

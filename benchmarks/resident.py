@@ -2,7 +2,7 @@
 
 python -m benchmarks.resident CASE PEER [SCALE]
 
-A process of its own: it gives freed memory back to the system at once, so that what others have freed does not serve.
+It is a process of its own, which gives freed memory back to the system at once: what the peer takes is then new.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main() -> None:
     torch.set_num_threads(1)
     found = next(one for one in CASES if one.name == case)
     side = next(one for one in found.peers if one.name == peer).side(found.batch(scale))
-    side.run()  # what is made once is no part of it
+    # The first run, for XLA keeps what it has freed for the next one.
     peak = peak_resident(side.run)
     print("" if peak is None else peak)
 
