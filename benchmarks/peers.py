@@ -65,7 +65,7 @@ def load(name: str) -> Any:
         return importlib.import_module(module)
 
 
-def title(name: str) -> str:
+def full_name(name: str) -> str:
     """A package's name in full, beside the short one of the tables."""
     full = PACKAGES[name][0]
     return f"{name} ({full})" if full not in ("", name) else name

@@ -24,7 +24,7 @@ def peak_of_process(case: str, peer: str, scale: str) -> int | None:
     """Bytes, measured in a process of its own; `None` where Linux does not tell."""
     command = [sys.executable, "-m", "benchmarks.resident", case, peer, scale]
     tunables = "glibc.malloc.mmap_threshold=65536:glibc.malloc.trim_threshold=65536"
-    environment = os.environ | {"GLIBC_TUNABLES": tunables, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment = os.environ | {"GLIBC_TUNABLES": tunables}
     found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     return int(found.stdout) if found.returncode == 0 and found.stdout.strip() else None
 
