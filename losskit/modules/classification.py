@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from losskit.constants import CATEGORY, CATEGORY_DISTRIBUTION, IMAGE, SEQUENCE, TEXT, VECTOR
-from losskit.modules import checking, sharing
+from losskit.modules import checking, fused, sharing
 from losskit.modules.class_ids import ClassIdsLoss, counts_of_ids
+from losskit.modules.fused import Kernel, Workspace
+from losskit.modules.fused_softmax import kernel_of_ids, kernel_of_labels
 from losskit.modules.reduction import masked, reduce, reduce_sum
 from losskit.modules.shapes import FULL, Classes, along, class_constant, read_classes
 from losskit.modules.torch_kinds import CrossEntropyKind
@@ -45,35 +47,59 @@ def softmax_cross_entropy_loss(
         found = _quick_cross_entropy(logits, targets, class_weights, ignore_index, label_smoothing, class_axis)
         if found is not None:
             return found
-    given = read_classes(logits, targets, axis=class_axis, ignore_index=ignore_index)
-    weights = class_constant(class_weights, "class_weights", given.logits, given.axis)
+    given = read_classes(logits, targets, axis=class_axis, ignore_index=ignore_index, upcast=False)
+    weights = class_constant(class_weights, "class_weights", logits, given.axis)
     item_weights = weights_of_items(given, weights)
     count = given.num_items() if item_weights is None else item_weights.sum()
     label_distributions = None
     if class_similarities is not None and class_similarities_temperature > 0:
         label_distributions = (torch.as_tensor(class_similarities) / class_similarities_temperature).softmax(-1)
     extras = label_smoothing or robust_lambda or confidence_penalty or label_distributions is not None
-    if given.are_ids and not extras and reduction in ("mean", "sum"):
-        if sharing.is_sharing():
-            log_probabilities = sharing.log_softmax(given.logits, given.axis)
-            total = summed_by_torch(F.nll_loss, given._replace(logits=log_probabilities), weights)
+
+    def plain(logits: Tensor) -> Tensor:
+        full = given.of(logits)
+        if given.are_ids and not extras and reduction in ("mean", "sum"):
+            if sharing.is_sharing():
+                log_probabilities = sharing.log_softmax(full.logits, given.axis)
+                total = summed_by_torch(F.nll_loss, full._replace(logits=log_probabilities), weights)
+            else:
+                total = summed_by_torch(F.cross_entropy, full, weights)
+            return reduce_sum(total, reduction, count, normalizer)
+        log_probabilities = sharing.log_softmax(full.logits, given.axis)
+        if given.are_ids and label_distributions is None:
+            values = costs_of_ids(log_probabilities, full, weights, label_smoothing)
         else:
-            total = summed_by_torch(F.cross_entropy, given, weights)
-        return reduce_sum(total, reduction, count, normalizer)
-    log_probabilities = sharing.log_softmax(given.logits, given.axis)
-    if given.are_ids and label_distributions is None:
-        values = costs_of_ids(log_probabilities, given, weights, label_smoothing)
+            values = costs_of_distributions(log_probabilities, full, weights, label_smoothing, label_distributions)
+        if robust_lambda or confidence_penalty:
+            num_classes = logits.shape[given.axis]
+            extra: Tensor | float = robust_lambda / num_classes
+            if confidence_penalty:
+                certainty = 1 - _entropy(log_probabilities, given.axis) / max(math.log(num_classes), 1e-30)
+                extra = extra + confidence_penalty * certainty
+            values = (1 - robust_lambda) * values + (extra if item_weights is None else extra * item_weights)
+        return reduce(masked(values, given.valid), reduction, count=count, normalizer=normalizer)
+
+    if has_extras:
+        return plain(logits)
+    if given.are_ids:
+        kernel = cross_entropy_of_ids(given, weights, label_smoothing)
     else:
-        values = costs_of_distributions(log_probabilities, given, weights, label_smoothing, label_distributions)
-    if robust_lambda or confidence_penalty:
-        num_classes = given.logits.shape[given.axis]
-        extra: Tensor | float = robust_lambda / num_classes
-        if confidence_penalty:
-            certainty = 1 - _entropy(log_probabilities, given.axis) / max(math.log(num_classes), 1e-30)
-            extra = extra + confidence_penalty * certainty
-        values = (1 - robust_lambda) * values + (extra if item_weights is None else extra * item_weights)
-    values = masked(values, given.valid)
-    return reduce(values, reduction, count=count, normalizer=normalizer)
+        kernel = kernel_of_labels(given.targets, given.axis, smoothing=label_smoothing, weights=weights)
+    return fused.reduced(kernel, plain, [logits], reduction, count=count, normalizer=normalizer)
+
+
+def cross_entropy_of_ids(given: Classes, weights: Tensor | None, label_smoothing: float) -> Kernel:
+    """The kernel of the sum of `costs_of_ids`."""
+
+    def costs(log_p: Tensor, ids: Tensor, room: Workspace) -> tuple[Tensor, Tensor]:
+        slopes = torch.full((), label_smoothing - 1, dtype=log_p.dtype).expand_as(log_p)
+        if weights is not None:
+            slopes = slopes * weights[ids]
+            log_p.masked_fill_(slopes == 0, 0)  # as in the plain form, a label of weight 0 that cannot be costs nothing
+        return log_p.mul_(slopes), slopes
+
+    spread = label_smoothing / max(given.logits.shape[given.axis], 1)
+    return kernel_of_ids(given.targets, given.valid, given.axis, costs, spread=spread, weights=weights)
 
 
 @register_loss(
@@ -151,7 +177,9 @@ def _quick_cross_entropy(
     label_smoothing: float,
     class_axis: int | None,
 ) -> Tensor | None:
-    """torch's mean, of a log-softmax that other losses may share; None where anything is unusual."""
+    """torch's mean, of a log-softmax that other losses may share; None where anything is unusual, or worth a kernel."""
+    if fused.can_fuse(logits):
+        return None
     if not sharing.is_sharing():
         torch_loss: Callable[..., Tensor] = F.cross_entropy
         if label_smoothing:

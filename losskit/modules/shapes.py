@@ -22,11 +22,16 @@ def floating(tensor: Tensor, name: str, *, may_mask: bool = False) -> Tensor:
     Raises:
         TypeError: it is no tensor of floating-point numbers.
     """
+    require_floating(tensor, name, may_mask=may_mask)
+    return sharing.once(Tensor.float, (tensor,)) if tensor.dtype in _HALF else tensor
+
+
+def require_floating(tensor: Tensor, name: str, *, may_mask: bool = False) -> None:
+    """Refuses what is no tensor of floating-point numbers; see `floating`."""
     require_tensor(tensor, name)
     if not tensor.is_floating_point():
         raise TypeError(f"{name} are {_dtype(tensor)}, but must be floating-point numbers; use {name}.float()")
     checking.require_finite(tensor, name, may_mask=may_mask)
-    return sharing.once(Tensor.float, (tensor,)) if tensor.dtype in _HALF else tensor
 
 
 def without_autocast(tensor: Tensor) -> contextlib.AbstractContextManager[Any]:
@@ -129,6 +134,11 @@ class Classes(NamedTuple):
     are_ids: bool
     valid: Tensor | None  # for ids: which are not ignored; None where none can be
 
+    def of(self, logits: Tensor) -> Classes:
+        """The same with other logits, and what was read without `upcast` in float32 at least."""
+        logits = floating(logits, "logits", may_mask=True)
+        return self._replace(logits=logits, targets=self.targets if self.are_ids else self.targets.to(logits.dtype))
+
     def num_items(self) -> Tensor | int:
         """How many items count."""
         if self.valid is not None:
@@ -143,30 +153,37 @@ def read_classes(
     axis: int | None = None,
     ignore_index: int | None = None,
     name: str = "logits",
+    upcast: bool = True,
 ) -> Classes:
     """Logits `(batch, classes, ...)`, as torch has them, or `(batch, ..., classes)`, and targets that fit.
 
     Integer targets are ids, `(batch, ...)`; floating-point ones are probabilities, shaped like the logits. `axis` is
     the class axis, 1 or -1; without it, the one with which the ids fit, and 1 where both do. Ignored ids become 0, so
-    that they can index; `valid` says where they were. `name` is what messages call the logits.
+    that they can index; `valid` says where they were. `name` is what messages call the logits. Without `upcast`,
+    float16 and bfloat16 stay.
 
     Raises:
         TypeError: the logits are no floating-point numbers, or class ids are.
         ValueError: the shapes do not fit, or an id is out of range.
     """
-    found: Classes = sharing.once(_read_classes, (logits, targets), axis, ignore_index, name)
+    found: Classes = sharing.once(_read_classes, (logits, targets), axis, ignore_index, name, upcast)
     return found
 
 
-def _read_classes(logits: Tensor, targets: Tensor, axis: int | None, ignore_index: int | None, name: str) -> Classes:
-    logits = floating(logits, name, may_mask=True)
+def _read_classes(
+    logits: Tensor, targets: Tensor, axis: int | None, ignore_index: int | None, name: str, upcast: bool
+) -> Classes:
+    if upcast:
+        logits = floating(logits, name, may_mask=True)
+    else:
+        require_floating(logits, name, may_mask=True)
     require_tensor(targets, "targets")
     if logits.ndim == 0:
         raise ValueError(f"{name} () are a single number, but must have a class axis: (batch, classes, ...)")
     if targets.is_floating_point() and targets.shape == logits.shape:
         axis = _class_axis(logits, axis)
         checking.require_distribution(targets, "targets", axis)
-        return Classes(logits, targets.to(logits.dtype), axis, False, None)
+        return Classes(logits, targets.to(logits.dtype) if upcast else targets, axis, False, None)
     fitting = [a for a in (1, -1) if _without(logits, a) == tuple(targets.shape)]
     if not fitting or (axis is not None and axis not in fitting):
         raise ValueError(_ids_mismatch(logits, targets, axis, name))
@@ -282,7 +299,7 @@ def _dtype(tensor: Tensor) -> str:
 
 
 def class_constant(values: Tensor | None, name: str, logits: Tensor, axis: int, role: str = "logits") -> Tensor | None:
-    """One number per class in the dtype of the logits, which messages call by their `role`.
+    """One number per class in the dtype of the logits, in float32 at least; messages call these by their `role`.
 
     Raises:
         ValueError: there are not as many as the logits have classes.
@@ -293,7 +310,7 @@ def class_constant(values: Tensor | None, name: str, logits: Tensor, axis: int, 
     if values.shape != (logits.shape[axis],):
         found = f"{name} has {values.numel()} values"
         raise ValueError(f"{found}, but the {role} {_shape(logits)} have {logits.shape[axis]} classes")
-    return values.to(logits.dtype)
+    return values.to(torch.promote_types(logits.dtype, torch.float32))
 
 
 def along(values: Tensor, axis: int, ndim: int) -> Tensor:

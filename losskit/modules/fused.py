@@ -1,0 +1,286 @@
+"""Losses that are computed together with their gradient, block by block, in little more memory than the gradient takes.
+
+A loss has a plain form, which autograd differentiates: it keeps a result of each step, all as large as the input. Where
+the gradient has a formula, a kernel does better. It goes through the input in blocks that fit a cache, and writes into
+the one large buffer that must exist, that of the gradient. The plain form stays the definition: it is what compilers,
+function transforms and forward mode see, what differentiates a gradient once more, and what small inputs take, which
+all this would slow down. It also decides whatever is not finite.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+
+from losskit.modules import checking
+from losskit.modules.shapes import FULL, without_autocast
+
+Gradients = Sequence[Tensor | None]
+# Takes the inputs and a factor, and gives the loss, and the gradients of the loss times the factor, each in the dtype
+# of its input; without a factor, no gradients are asked for. It gets half precision as it is, and computes in float32.
+Kernel = Callable[[Sequence[Tensor], "float | None"], tuple[float, Gradients]]
+
+# Elements of an input from which on a kernel is the faster form.
+LEAST_SIZE = 2**15
+# Elements of a block: as many as a processor's cache holds, and no more than a small part of the gradient.
+SMALLEST_BLOCK, LARGEST_BLOCK, LARGEST_SHARE = 2**16, 2**18, 1 / 16
+
+
+def can_fuse(*tensors: Tensor | None) -> bool:
+    """Whether kernels may take these inputs, the first of which is the largest: on a CPU, in plain eager code."""
+    largest = tensors[0]
+    return (
+        largest is not None
+        and largest.numel() >= LEAST_SIZE
+        and all(tensor is None or checking.can_peek(tensor) for tensor in tensors)
+        and forward_ad._current_level < 0
+        and not is_in_torch_dispatch_mode()
+    )
+
+
+def fused(kernel: Kernel, plain: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+    """`plain(*tensors)`, computed by the kernel.
+
+    In full precision, the kernel gives the gradient along with the value, which saves a pass over the inputs. In half
+    precision the factor that comes in the backward pass, such as that of a `GradScaler`, must be in before gradients
+    are rounded, so there it runs once more.
+    """
+    needed = [tensor.requires_grad and torch.is_grad_enabled() for tensor in tensors]
+    is_early = any(needed) and all(tensor.dtype in FULL for tensor in tensors if tensor.is_floating_point())
+    with torch.no_grad(), without_autocast(tensors[0]):
+        value, gradients = kernel(tensors, 1.0 if is_early else None)
+    if not math.isfinite(value):
+        return plain(*tensors)
+    dtype = torch.float64 if tensors[0].dtype == torch.float64 else torch.float32
+    result = torch.tensor(value, dtype=dtype)
+    if not any(needed):
+        return result
+    found: Tensor = _Fused.apply(  # type: ignore[no-untyped-call]
+        result, kernel, plain, gradients if is_early else None, *tensors
+    )
+    return found
+
+
+def reduced(
+    kernel: Kernel,
+    plain: Callable[..., Tensor],
+    tensors: Sequence[Tensor],
+    reduction: str,
+    *,
+    count: Tensor | int | None = None,
+    normalizer: Tensor | float | None = None,
+) -> Tensor:
+    """`plain(*tensors)`, which reduces its values as the rest of the arguments would have `reduce` do it.
+
+    Args:
+        kernel: gives the sum of the values.
+        plain: the plain form, reduced.
+        tensors: the inputs, the first of which is the largest.
+        reduction: `mean`, `batchmean` or `sum`; for others, the plain form is taken.
+        count: as in `reduce`.
+        normalizer: as in `reduce`.
+    """
+    divisor = _divisor(tensors, reduction, count, normalizer) if can_fuse(*tensors) else 0.0
+    if not divisor > 0:
+        return plain(*tensors)
+
+    def divided(tensors: Sequence[Tensor], factor: float | None) -> tuple[float, Gradients]:
+        total, gradients = kernel(tensors, None if factor is None else factor / divisor)
+        return total / divisor, gradients
+
+    return fused(divided, plain, *tensors)
+
+
+def _divisor(
+    tensors: Sequence[Tensor], reduction: str, count: Tensor | int | None, normalizer: Tensor | float | None
+) -> float:
+    """What the sum is divided by; 0 where the plain form has more to say."""
+    if reduction == "none" or (reduction == "sum" and normalizer is not None):
+        return 0.0
+    if reduction == "sum":
+        return 1.0
+    found: Tensor | float = tensors[0].numel() if count is None else count
+    if normalizer is not None:
+        found = normalizer
+    elif reduction == "batchmean":
+        found = len(tensors[0])
+    if isinstance(found, Tensor):
+        return found.item() if found.numel() == 1 and checking.can_peek(found) and not found.requires_grad else 0.0
+    return float(found)
+
+
+class _Fused(torch.autograd.Function):
+    """A value whose gradients are known, or will be computed by the kernel."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        value: Tensor,
+        kernel: Kernel,
+        plain: Callable[..., Tensor],
+        gradients: Gradients | None,
+        *tensors: Tensor,
+    ) -> Tensor:
+        ctx.kernel, ctx.plain, ctx.gradients = kernel, plain, gradients
+        ctx.save_for_backward(*tensors)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, factor: Tensor) -> Any:
+        # They are given away: what becomes the gradient of a parameter must have no second owner, or it is copied.
+        gradients, ctx.gradients = ctx.gradients, None
+        needed = ctx.needs_input_grad[4:]
+        if torch.is_grad_enabled() or not checking.can_peek(factor):
+            gradients = _differentiated(ctx.plain, ctx.saved_tensors, needed, factor)
+        elif gradients is None:
+            with without_autocast(factor):
+                _, gradients = ctx.kernel(ctx.saved_tensors, factor.item())
+        elif factor.item() != 1:
+            for gradient in gradients:
+                if gradient is not None:
+                    gradient.mul_(factor)
+        return None, None, None, None, *(g if n else None for g, n in zip(gradients, needed, strict=True))
+
+
+def _differentiated(
+    plain: Callable[..., Tensor], tensors: Sequence[Tensor], needed: Sequence[bool], factor: Tensor
+) -> Gradients:
+    """The gradients of the plain form, which can be differentiated again."""
+    creates_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        value = plain(*tensors)
+        wanted = [tensor for tensor, is_needed in zip(tensors, needed, strict=True) if is_needed]
+        found = iter(torch.autograd.grad(value, wanted, factor, create_graph=creates_graph, allow_unused=True))
+    return [next(found) if is_needed else None for is_needed in needed]
+
+
+def block_size(tensor: Tensor) -> int:
+    """How many elements of a tensor a block has at most, unless a single item has more."""
+    return max(SMALLEST_BLOCK, min(LARGEST_BLOCK, int(tensor.numel() * LARGEST_SHARE)))
+
+
+class Block:
+    """A part of some tensors of one shape, and of tensors that lack only the class axis.
+
+    With a class axis, parts are read as `(outer, classes, inner)` and `(outer, inner)`, or without the inner axis where
+    the classes lie last; without one, as `(elements,)`.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor | None], items: Sequence[Tensor | None], place: int | None) -> None:
+        self._tensors, self._items, self._place = tensors, items, place
+        first = tensors[0]
+        assert first is not None
+        shape = first.shape
+        self.shape: tuple[int, ...] = (first.numel(),)
+        self.item_shape: tuple[int, ...] = self.shape
+        if place is not None:
+            outer, inner = math.prod(shape[:place]), math.prod(shape[place + 1 :])
+            self.shape = (outer, shape[place]) if inner == 1 else (outer, shape[place], inner)
+            self.item_shape = (outer,) if inner == 1 else (outer, inner)
+
+    def tensor(self, index: int, dtype: torch.dtype | None = None) -> Tensor:
+        """One of the tensors, which must not be written to."""
+        found = self._tensors[index]
+        assert found is not None
+        return found.reshape(self.shape) if dtype is None else found.reshape(self.shape).to(dtype)
+
+    def item(self, index: int) -> Tensor | None:
+        """One of the items, which must not be written to."""
+        found = self._items[index]
+        return None if found is None else found.reshape(self.item_shape)
+
+    def buffer(self, index: int, room: Workspace) -> Tensor:
+        """Room for numbers of a tensor: its own memory, where that has the workspace's dtype and can be seen so."""
+        found = self._tensors[index]
+        if found is not None and found.dtype == room.dtype:
+            with contextlib.suppress(RuntimeError):
+                return found.view(self.shape)
+        return room("buffer", self.shape)
+
+    def store(self, index: int, buffer: Tensor) -> None:
+        """Puts what a `buffer` holds into the tensor."""
+        found = self._tensors[index]
+        if found is not None and found.data_ptr() != buffer.data_ptr():
+            found.copy_(buffer.view(found.shape))
+
+
+class Workspace:
+    """Memory that all blocks of a kernel use again.
+
+    To allocate it anew for each block would take longer than most of what is computed in it, since the system gives
+    fresh pages one by one.
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        self.dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+        self._device = like.device
+        self._rooms: dict[Any, Tensor] = {}
+
+    def __call__(self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
+        """An array for what `name` says, which holds anything."""
+        key = name, tuple(shape)
+        found = self._rooms.get(key)
+        if found is None:
+            found = self._rooms[key] = torch.empty(shape, dtype=dtype or self.dtype, device=self._device)
+        return found
+
+
+def blocks(
+    tensors: Sequence[Tensor | None], items: Sequence[Tensor | None] = (), axis: int | None = None
+) -> Iterator[Block]:
+    """The blocks of tensors, in the order in which the first lies in memory.
+
+    Args:
+        tensors: of one shape; the first is no None.
+        items: of that shape without its class axis.
+        axis: the class axis, along which nothing is cut; None where each element stands for itself.
+    """
+    first = tensors[0]
+    assert first is not None
+    order = sorted(range(first.ndim), key=lambda d: -first.stride()[d] if first.shape[d] > 1 else 0)
+    place = None if axis is None else order.index(axis)
+    rest = [d - (axis is not None and d > axis) for d in order if d != axis]
+    yield from _cut(
+        [None if tensor is None else tensor.permute(order) for tensor in tensors],
+        [None if item is None else item.permute(rest) for item in items],
+        place,
+        block_size(first),
+    )
+
+
+def _cut(
+    tensors: Sequence[Tensor | None], items: Sequence[Tensor | None], place: int | None, size: int
+) -> Iterator[Block]:
+    first = tensors[0]
+    assert first is not None
+    along = 1 if place == 0 else 0
+    if first.numel() <= size or first.ndim <= along:
+        yield Block(tensors, items, place)
+        return
+    each = first.numel() // first.shape[along]
+    # Of items, the axis after the class axis is the first.
+    if each > size and first.ndim > along + 1:
+        left = None if place is None else max(place - 1, 0)
+        for index in range(first.shape[along]):
+            yield from _cut(
+                [None if tensor is None else tensor.select(along, index) for tensor in tensors],
+                [None if item is None else item.select(0, index) for item in items],
+                left,
+                size,
+            )
+        return
+    step = max(size // each, 1)
+    for start in range(0, first.shape[along], step):
+        length = min(step, first.shape[along] - start)
+        yield Block(
+            [None if tensor is None else tensor.narrow(along, start, length) for tensor in tensors],
+            [None if item is None else item.narrow(0, start, length) for item in items],
+            place,
+        )
