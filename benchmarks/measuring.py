@@ -109,7 +109,6 @@ def installed(case: Case) -> tuple[dict[str, str], dict[str, str]]:
 
 def compiled_side(case: Case, batch: Batch, ours: Side, notes: list[str]) -> Side | None:
     """Ours under `torch.compile`; `None` and a note where that does not work."""
-    torch.compiler.reset()  # what other cases have compiled counts for the limit of recompilations
     side = case.side(batch, compiled=True)
     try:
         message = difference(ours.result(), side.result())
@@ -128,6 +127,7 @@ def side_of(peer: Peer, case: Case, batch: Batch, ours: Side, options: Options, 
         notes.append(f"{where}: left out, for it takes about {peer.gigabytes:g} GB (--memory-limit)")
         return None
     if peer.package == "optax" and options.device != "cpu":
+        notes.append(f"{where}: measured on the CPU only")
         return None
     try:
         side = peer.side(batch)
@@ -197,18 +197,16 @@ def _in_turn(
     runs: int,
     once: Callable[[Callable[[], object], int], tuple[float, float]],
 ) -> dict[str, tuple[float, float]]:
-    # Until malloc has found where all of them fit, and torch has made what it makes once.
-    for _ in range(2):
-        for function in sides.values():
-            once(function, 1)
     first = {name: once(function, 1)[0] for name, function in sides.items()}
-    calls = {name: max(1, math.ceil(_LEAST_SECONDS / max(seconds, 1e-9))) for name, seconds in first.items()}
     slow = {name for name, seconds in first.items() if seconds > max(_SLOW * first[OURS], 1)}
+    # Once more, until malloc has found where all of them fit.
+    first |= {name: once(function, 1)[0] for name, function in sides.items() if name not in slow}
+    calls = {name: max(1, math.ceil(_LEAST_SECONDS / max(seconds, 1e-9))) for name, seconds in first.items()}
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in sides}
-    gc.collect()
     gc.disable()
     try:
         for run in range(runs):
+            gc.collect()
             # Back and forth, so that none is always the one after the largest.
             for name in reversed(sides) if run % 2 else sides:
                 if not (run and name in slow):

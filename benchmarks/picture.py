@@ -36,7 +36,7 @@ def draw(results: Sequence[Result], title: str, path: Path) -> None:
             ]
             if points:
                 x, y = zip(*points, strict=True)
-                axis.scatter(x, y, marker=marker, s=34, label=name, alpha=0.85, linewidths=0)
+                axis.scatter(x, y, marker=marker, s=34, label=name, alpha=0.85, linewidths=0, zorder=2)
         _dress(axis, cases, f"{label}, as a multiple of losskit's")
     figure.suptitle(title, fontsize=10)
     handles = {text: handle for axis in axes[0] for handle, text in zip(*axis.get_legend_handles_labels(), strict=True)}
