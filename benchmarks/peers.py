@@ -65,7 +65,7 @@ def load(name: str) -> Any:
         return importlib.import_module(module)
 
 
-def title(name: str) -> str:
+def full_name(name: str) -> str:
     """A package's name in full, beside the short one of the tables."""
     full = PACKAGES[name][0]
     return f"{name} ({full})" if full not in ("", name) else name
@@ -99,9 +99,9 @@ def jax() -> Any:
 
 def of_jax(loss: Callable[..., Any], inputs: Sequence[Tensor], targets: Sequence[Tensor]) -> Side:
     """The same, compiled by XLA, on JAX's own arrays."""
-    arrays = [jax().numpy.array(tensor.numpy()) for tensor in (*inputs, *targets)]
-    differentiated = jax().jit(jax().value_and_grad(loss, argnums=tuple(range(len(inputs))))).lower(*arrays).compile()
     ready = jax().block_until_ready
+    arrays = ready([jax().numpy.array(tensor.numpy()) for tensor in (*inputs, *targets)])
+    differentiated = jax().jit(jax().value_and_grad(loss, argnums=tuple(range(len(inputs))))).lower(*arrays).compile()
 
     def run() -> Any:
         return ready(differentiated(*arrays))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.peers import PACKAGES
 from benchmarks.results import OURS, Result
 
 # Told apart without colours too.
@@ -13,7 +14,7 @@ _MARKERS = "osD^vP*Xph<>"
 
 
 def draw(results: Sequence[Result], title: str, path: Path) -> None:
-    """One line for each case, one marker for each peer; right of 1, ours is better."""
+    """One line for each case, one marker for each peer; right of 1, ours takes less."""
     import matplotlib as mpl
 
     mpl.use("agg")
@@ -24,7 +25,7 @@ def draw(results: Sequence[Result], title: str, path: Path) -> None:
     others = [result for result in results if result.peer != OURS]
     names = list(dict.fromkeys(_group(result.peer) for result in others))
     figure, axes = plt.subplots(
-        1, 2, figsize=(11, 1.6 + 0.27 * len(cases)), sharey=True, layout="constrained", squeeze=False
+        1, 2, figsize=(11, 1.8 + 0.27 * len(cases)), sharey=True, layout="constrained", squeeze=False
     )
     for axis, of, label in ((axes[0][0], _time, "time"), (axes[0][1], _memory, "memory")):
         for name, marker in zip(names, _MARKERS * 2, strict=False):
@@ -35,12 +36,12 @@ def draw(results: Sequence[Result], title: str, path: Path) -> None:
             ]
             if points:
                 x, y = zip(*points, strict=True)
-                axis.scatter(x, y, marker=marker, s=34, label=name, alpha=0.85, linewidths=0)
+                axis.scatter(x, y, marker=marker, s=34, label=name, alpha=0.85, linewidths=0, zorder=2)
         _dress(axis, cases, f"{label}, as a multiple of losskit's")
     figure.suptitle(title, fontsize=10)
     handles = {text: handle for axis in axes[0] for handle, text in zip(*axis.get_legend_handles_labels(), strict=True)}
     if handles:
-        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=10, frameon=False)
+        figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5, frameon=False)
     # No date, so that equal results give equal files.
     figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
     plt.close(figure)
@@ -48,7 +49,7 @@ def draw(results: Sequence[Result], title: str, path: Path) -> None:
 
 def _dress(axis: Any, cases: list[str], label: str) -> None:
     axis.set_xscale("log")
-    axis.axvline(1, color="black", linewidth=0.8)
+    axis.axvline(1, color="black", linewidth=0.8, zorder=1)
     axis.set_yticks(range(len(cases)), cases, fontsize=8)
     axis.set_ylim(len(cases) - 0.5, -0.5)
     axis.grid(axis="both", color="0.9", linewidth=0.6)
@@ -60,8 +61,11 @@ def _dress(axis: Any, cases: list[str], label: str) -> None:
 
 
 def _group(peer: str) -> str:
-    """A package has one marker, whatever its variants."""
-    return peer if peer.startswith(OURS) else peer.split(" ", 1)[0]
+    """A package has one marker, whatever its variants, and its full name."""
+    if peer.startswith(OURS):
+        return peer
+    name = peer.split(" ", 1)[0]
+    return (PACKAGES[name][0] if name in PACKAGES else "") or name
 
 
 def _time(result: Result) -> float:

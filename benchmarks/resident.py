@@ -2,7 +2,7 @@
 
 python -m benchmarks.resident CASE PEER [SCALE]
 
-A process of its own: it gives freed memory back to the system at once, so that what others have freed does not serve.
+It is a process of its own, which gives freed memory back to the system at once: what the peer takes is then new.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def peak_of_process(case: str, peer: str, scale: str) -> int | None:
     """Bytes, measured in a process of its own; `None` where Linux does not tell."""
     command = [sys.executable, "-m", "benchmarks.resident", case, peer, scale]
     tunables = "glibc.malloc.mmap_threshold=65536:glibc.malloc.trim_threshold=65536"
-    environment = os.environ | {"GLIBC_TUNABLES": tunables, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    environment = os.environ | {"GLIBC_TUNABLES": tunables}
     found = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     return int(found.stdout) if found.returncode == 0 and found.stdout.strip() else None
 
@@ -53,7 +53,7 @@ def main() -> None:
     torch.set_num_threads(1)
     found = next(one for one in CASES if one.name == case)
     side = next(one for one in found.peers if one.name == peer).side(found.batch(scale))
-    side.run()  # what is made once is no part of it
+    # The first run, for XLA keeps what it has freed for the next one.
     peak = peak_resident(side.run)
     print("" if peak is None else peak)
 

@@ -274,9 +274,10 @@ def _sigmoid_kernel(
         return _sigmoid_focal(logits, labels, alpha, gamma, ignore_index, label_smoothing, None)
 
     if label_smoothing:
-        return kernel_of_elements(by_autograd(values), targets), all_count
+        return kernel_of_elements(by_autograd(values), targets, num_rooms=8), all_count
     ignored = None if all_count else ignore_index
-    return kernel_of_elements(focal_labels(alpha, gamma, ignored, values), targets), all_count
+    elements = focal_labels(alpha, gamma, ignored, values)
+    return kernel_of_elements(elements, targets, num_rooms=4), all_count
 
 
 def _softmax_kernel(given: Classes, alpha: float | Tensor | None, gamma: float, average_classes: bool) -> Kernel | None:

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from losskit.modules import checking
 from losskit.modules.shapes import FULL, without_autocast
@@ -30,7 +29,7 @@ Kernel = Callable[[Sequence[Tensor], "float | None"], tuple[float, Gradients]]
 # Elements of an input from which on a kernel is the faster form.
 LEAST_SIZE = 2**15
 # Elements of a block: as many as a processor's cache holds, and no more than a small part of the gradient.
-SMALLEST_BLOCK, LARGEST_BLOCK = 2**16, 2**18
+SMALLEST_BLOCK, LARGEST_BLOCK = 2**15, 2**18
 
 
 def can_fuse(*tensors: Tensor | None, size: int | None = None) -> bool:
@@ -44,7 +43,6 @@ def can_fuse(*tensors: Tensor | None, size: int | None = None) -> bool:
         and (largest.numel() if size is None else size) >= LEAST_SIZE
         and all(tensor is None or checking.can_peek(tensor) for tensor in tensors)
         and forward_ad._current_level < 0
-        and not is_in_torch_dispatch_mode()
     )
 
 
@@ -145,15 +143,19 @@ class _Fused(torch.autograd.Function):
         # They are given away: what becomes the gradient of a parameter must have no second owner, or it is copied.
         gradients, ctx.gradients = ctx.gradients, None
         needed = ctx.needs_input_grad[4:]
-        if torch.is_grad_enabled() or not checking.can_peek(factor):
+        number = None
+        if not torch.is_grad_enabled() and checking.can_peek(factor):
+            with contextlib.suppress(RuntimeError):  # where it stands for several numbers at once
+                number = factor.item()
+        if number is None:
             gradients = _differentiated(ctx.plain, ctx.saved_tensors, needed, factor)
         elif gradients is None:
             with without_autocast(factor):
-                _, gradients = ctx.kernel(ctx.saved_tensors, factor.item())
-        elif factor.item() != 1:
+                _, gradients = ctx.kernel(ctx.saved_tensors, number)
+        elif number != 1:
             for gradient in gradients:
                 if gradient is not None:
-                    gradient.mul_(factor)
+                    gradient.mul_(number)
         return None, None, None, None, *(g if n else None for g, n in zip(gradients, needed, strict=True))
 
 

@@ -14,12 +14,13 @@ from losskit.modules.fused import Gradients, Kernel, Workspace, blocks
 Elements = Callable[[Sequence[Tensor], Tensor, "float | None", Workspace], float]
 
 
-def kernel_of_elements(elements: Elements, *others: Tensor) -> Kernel:
+def kernel_of_elements(elements: Elements, *others: Tensor, num_rooms: int = 1) -> Kernel:
     """The kernel of a sum over elements.
 
     Args:
         elements: computes a block; it sees all tensors in float32, or float64 if the input is that.
-        others: what the loss takes besides its input, of its shape, perhaps expanded.
+        others: what the loss takes besides its input, of its shape.
+        num_rooms: how many arrays of a block's size it needs.
     """
 
     def kernel(tensors: Sequence[Tensor], factor: float | None) -> tuple[float, Gradients]:
@@ -27,7 +28,7 @@ def kernel_of_elements(elements: Elements, *others: Tensor) -> Kernel:
         gradient = None if factor is None else torch.empty_like(inputs)
         room = Workspace(inputs)
         total = 0.0
-        for block in blocks([inputs, gradient, *others], num_rooms=4):
+        for block in blocks([inputs, gradient, *others], num_rooms=num_rooms):
             given = []
             for index in (0, *range(2, 2 + len(others))):
                 found = block.tensor(index)
@@ -43,7 +44,8 @@ def kernel_of_elements(elements: Elements, *others: Tensor) -> Kernel:
 def squared_errors(given: Sequence[Tensor], buffer: Tensor, factor: float | None, room: Workspace) -> float:
     r"""$(\hat y - y)^2$, whose derivative is $2 (\hat y - y)$."""
     errors = torch.sub(*given, out=buffer)
-    total = sum_of_products(errors, errors, room)
+    # A dot product in float32 would lose a digit; sums are added up pairwise.
+    total = torch.mul(errors, errors, out=room("squares", errors.shape)).sum().item()
     if factor is not None:
         errors.mul_(2 * factor)
     return total
@@ -93,46 +95,36 @@ def focal_labels(
 
     def elements(given: Sequence[Tensor], buffer: Tensor, factor: float | None, room: Workspace) -> float:
         logits, labels = given
-        shape = logits.shape
-        rest = room("rest", shape)
+        rest, tails = (room(name, logits.shape) for name in ("rest", "tails"))
         counts = None
         if ignore_index is not None and not torch.equal(torch.mul(labels, labels, out=rest), labels):
             counts = labels != ignore_index
-            labels = room("labels", shape).copy_(labels).mul_(counts)
+            labels = room("labels", labels.shape).copy_(labels).mul_(counts)
         if not torch.equal(torch.mul(labels, labels, out=rest), labels):
             return plain(given, buffer, factor, room)
-        signs = torch.mul(labels, -2, out=room("signs", shape)).add_(1)
-        turned = torch.mul(logits, signs, out=room("turned", shape))
-        wrong = torch.sigmoid(turned, out=room("wrong", shape))
-        costs = softplus(turned, wrong, room)
-        scale = 1.0
+        signs = torch.mul(labels, -2, out=room("signs", labels.shape)).add_(1)
+        turned = torch.mul(logits, signs, out=buffer)
+        wrong = torch.sigmoid(turned, out=room("wrong", turned.shape))
+        costs = softplus_(turned, wrong, tails)
         powers = torch.pow(wrong, gamma, out=rest)
-        if alpha == 0.5:
-            scale = 0.5
-        elif alpha is not None:
-            powers.mul_(torch.mul(labels, 2 * alpha - 1, out=buffer).add_(1 - alpha))
+        if alpha is not None:
+            powers.mul_(torch.mul(labels, 2 * alpha - 1, out=tails).add_(1 - alpha))
         if counts is not None:
             powers.mul_(counts)
-        total = sum_of_products(powers, costs, room) * scale
+        total = torch.mul(powers, costs, out=tails).sum().item()
         if factor is not None:
-            right = torch.sub(1, wrong, out=turned)
-            slopes = costs.mul_(right).mul_(gamma).add_(wrong).mul_(powers)
-            torch.mul(slopes, signs.mul_(scale * factor), out=buffer)
+            right = torch.sub(1, wrong, out=tails)
+            costs.mul_(right).mul_(gamma).add_(wrong).mul_(powers).mul_(signs.mul_(factor))
         return total
 
     return elements
 
 
-def softplus(x: Tensor, chances: Tensor, room: Workspace) -> Tensor:
-    r"""$\log(1 + e^x)$ from $x$ and $w = \sigma(x)$, as $\max(x, 0) - \log(1 - \min(w, 1 - w))$.
+def softplus_(x: Tensor, chances: Tensor, tails: Tensor) -> Tensor:
+    r"""$\log(1 + e^x)$ in place of $x$, as $\max(x, 0) - \log(1 - \min(w, 1 - w))$ with $w = \sigma(x)$, the chances.
 
     That takes one logarithm and no further exponential. Where the result is small so is $w$, and no digit is lost.
     """
-    tails = torch.sub(1, chances, out=room("tails", x.shape))
+    torch.sub(1, chances, out=tails)
     torch.minimum(chances, tails, out=tails).neg_().log1p_()
-    return torch.clamp_min(x, 0, out=room("softplus", x.shape)).sub_(tails)
-
-
-def sum_of_products(one: Tensor, other: Tensor, room: Workspace) -> float:
-    """Added up pairwise, where a dot product in float32 would lose a digit."""
-    return torch.mul(one, other, out=room("products", one.shape)).sum().item()
+    return x.clamp_min_(0).sub_(tails)

@@ -13,7 +13,7 @@ from losskit.constants import CATEGORY
 from losskit.modules import checking, fused
 from losskit.modules.base import AdditiveLoss
 from losskit.modules.fused import Gradients, Kernel, Workspace, blocks
-from losskit.modules.fused_elements import softplus, sum_of_products
+from losskit.modules.fused_elements import softplus_
 from losskit.modules.reduction import masked, reduce
 from losskit.modules.shapes import floating, require_floating, require_integers, require_tensor
 from losskit.registry import register_loss
@@ -62,17 +62,16 @@ def _kernel(ids: Tensor) -> Kernel:
         signs_of = torch.eye(num_questions + 1, num_questions, dtype=room.dtype)
         signs_of -= torch.ones_like(signs_of).tril_(-1)
         total = 0.0
-        for block in blocks([logits, gradient], [ids], 1, num_rooms=4):
+        for block in blocks([logits, gradient], [ids], 1, num_rooms=3):
             given, block_ids, buffer = block.tensor(0), block.item(0), block.buffer(1, room)
             assert block_ids is not None
-            rows = torch.index_select(
-                signs_of, 0, block_ids.flatten(), out=room("rows", (block_ids.numel(), num_questions))
-            )
+            rows = room("rows", (block_ids.numel(), num_questions))
+            torch.index_select(signs_of, 0, block_ids.flatten(), out=rows)
             signs = rows.view(*block_ids.shape, num_questions).movedim(-1, 1)
             turned = torch.mul(given, signs, out=room("turned", block.shape))
-            wrong = torch.sigmoid(turned, out=buffer)
-            costs = softplus(turned, wrong, room)
-            total += sum_of_products(costs, torch.mul(signs, signs, out=turned), room)
+            wrong, tails = torch.sigmoid(turned, out=buffer), room("tails", block.shape)
+            costs = softplus_(turned, wrong, tails)
+            total += costs.mul_(torch.mul(signs, signs, out=tails)).sum().item()
             if factor is not None:
                 block.store(1, wrong.mul_(signs).mul_(factor))
         return total, [gradient]

@@ -112,6 +112,8 @@ def _scores(targets: Tensor, ignore_index: int | None) -> Tensor:
     """The scores, 0 where they are marked to be ignored; a mark of 0 or more would be a score."""
     if ignore_index is None or ignore_index >= 0:
         return targets
+    if checking.can_peek(targets) and targets.numel() and targets.amin() > ignore_index:
+        return targets  # as it is most often, and without a copy
     return targets.masked_fill(targets == ignore_index, 0)
 
 
