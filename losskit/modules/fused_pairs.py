@@ -190,7 +190,7 @@ def _by_exponentials(given: _Given, partners: Tensor, factor: float | None) -> t
     """What the kernel gives; None where digits would be lost."""
     one, other, divisor = given.one, given.other, given.divisor
     gradients = given.gradients(factor)
-    own = torch.linalg.vecdot(one, other[partners]).sum().item() / divisor
+    own = torch.linalg.vecdot(one, other.index_select(0, partners)).sum().item() / divisor
     of_self = one is other
     bound = (torch.linalg.vector_norm(one, dim=1).amax() * torch.linalg.vector_norm(other, dim=1).amax()).item()
     bound /= divisor
@@ -241,9 +241,9 @@ def _by_exponentials(given: _Given, partners: Tensor, factor: float | None) -> t
         if gradients[-1] is not None:
             gradients[-1][first + seen :].addmm_(block[:, seen:].T, one[rows])
     if gradients[0] is not None:
-        gradients[0].sub_(other[partners])
+        gradients[0].sub_(other.index_select(0, partners))
     if gradients[-1] is not None:
-        gradients[-1].sub_(one[partners])
+        gradients[-1].sub_(one.index_select(0, partners))
     return total, given.finished(gradients, factor / divisor)
 
 
