@@ -177,6 +177,17 @@ def test_sums_that_are_next_to_nothing_keep_their_digits():
     torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=0)
 
 
+def test_a_loss_of_next_to_nothing_is_not_negative():
+    # Each pair is its own direction, so that rounding is all that there is.
+    x = torch.eye(64).repeat_interleave(2, 0) * torch.linspace(0.1, 3, 128).unsqueeze(1)
+    value, (gradient,), has_kernel = value_and_gradients(
+        lambda x: nt_xent_loss(x, temperature=0.04), [x.requires_grad_()], is_fused=True, rows=16
+    )
+    assert has_kernel
+    assert 0 <= value < 1e-7
+    assert gradient.abs().max() < 1e-5
+
+
 # How many times the gradients: those, the directions, the similarities of 128 rows and what is made of them.
 @pytest.mark.parametrize(
     ("loss", "number", "has_ids", "most"),

@@ -160,11 +160,12 @@ def kernel_of_partners(
     Where these are sums over all that both factors meet, with the exponentials $e_{ij} = e^{x_{ij} - b}$ for a bound
     $b = \max_i |u_i| \max_j |v_j| / \tau$ of all similarities, and their sums $r_i$ over rows and $c_j$ over columns,
 
-    $L = \frac{1}{2} \sum_i \log r_i + \frac{1}{2} \sum_j \log c_j + \sum_i (b - x_{ik})$ and
+    $L = \frac{1}{2} \sum_i \log \frac{r_i}{e_{ik}} + \log \frac{c_k}{e_{ik}}$ and
     $d_{ij} = \frac{1}{2} e_{ij} (1 / r_i + 1 / c_j) - [j = k]$.
 
-    So each exponential is needed once. Of one set with itself, $x$ is symmetric, $r = c$, and half of it gives all. A
-    sum that is next to nothing beside $e^b$ would lose digits; then the softmax of each row is computed by itself.
+    So each exponential is needed once. Of one set with itself, $x$ is symmetric, $r = c$, and half of it gives all,
+    with $d_{ij} + d_{ji}$ for $d_{ij}$. What is next to nothing beside $e^b$ has lost digits; where that is so, the
+    softmax of each row is computed by itself.
 
     Args:
         partners: the number of the column that belongs to each row.
@@ -186,65 +187,86 @@ def kernel_of_partners(
     return kernel
 
 
-def _by_exponentials(given: _Given, partners: Tensor, factor: float | None) -> tuple[float, Gradients] | None:
-    """What the kernel gives; None where digits would be lost."""
-    one, other, divisor = given.one, given.other, given.divisor
-    gradients = given.gradients(factor)
-    own = torch.linalg.vecdot(one, other.index_select(0, partners)).sum().item() / divisor
-    of_self = one is other
-    bound = (torch.linalg.vector_norm(one, dim=1).amax() * torch.linalg.vector_norm(other, dim=1).amax()).item()
-    bound /= divisor
-    sums = one.new_zeros(len(one))
-    column_sums = sums if of_self else one.new_zeros(len(other))
-    least = torch.finfo(one.dtype).tiny * 2**40
-    keeps_all = factor is not None and len(one) * len(other) <= LARGEST_KEPT * (2 if of_self else 1)
-    step = _rows_at_once(other)
-    starts = range(0, len(one), step)
-    buffer = one.new_empty(0 if keeps_all else min(step, len(one)) * len(other))
+class _Exponentials:
+    """$e_{ij}$ of some rows; of one set with itself, in the columns from these rows' own numbers on."""
 
-    def exponentials(start: int) -> Tensor:
-        left = one[start : start + step] / divisor
-        right = other[start if of_self else 0 :]
+    def __init__(self, given: _Given, partners: Tensor, keeps_all: bool) -> None:
+        self._one, self._other, self._divisor, self._partners = given.one, given.other, given.divisor, partners
+        self.of_self = given.one is given.other
+        self.step = _rows_at_once(given.other)
+        longest = [torch.linalg.vector_norm(side, dim=1).amax() for side in (given.one, given.other)]
+        self._bound = (longest[0] * longest[1]).item() / given.divisor
+        room = 0 if keeps_all else min(self.step, len(given.one)) * len(given.other)
+        self._buffer = given.one.new_empty(room)
+        self._keeps_all = keeps_all
+
+    def block(self, start: int) -> Tensor:
+        """In new memory, if all are to be kept."""
+        left = self._one[start : start + self.step] / self._divisor
+        right = self._other[self.first(start) :]
         shape = len(left), len(right)
-        block = left.new_empty(shape) if keeps_all else buffer[: math.prod(shape)].view(shape)
-        torch.mm(left, right.T, out=block).sub_(bound).exp_()
-        if of_self:
+        block = left.new_empty(shape) if self._keeps_all else self._buffer[: math.prod(shape)].view(shape)
+        torch.mm(left, right.T, out=block).sub_(self._bound).exp_()
+        if self.of_self:
             block.diagonal().zero_()
         return block
 
+    def first(self, start: int) -> int:
+        """The number of a block's first column."""
+        return start if self.of_self else 0
+
+    def places(self, start: int) -> tuple[Tensor, Tensor]:
+        """The rows and columns, within a block, of those of its rows whose partners it has."""
+        columns = self._partners[start : start + self.step] - self.first(start)
+        rows = (columns >= 0).nonzero().squeeze(1)
+        return rows, columns[rows]
+
+
+def _by_exponentials(given: _Given, partners: Tensor, factor: float | None) -> tuple[float, Gradients] | None:
+    """What the kernel gives; None where digits would be lost."""
+    one, other = given.one, given.other
+    of_self = one is other
+    keeps_all = factor is not None and len(one) * len(other) <= LARGEST_KEPT * (2 if of_self else 1)
+    exponentials = _Exponentials(given, partners, keeps_all)
+    starts = range(0, len(one), exponentials.step)
+    least = torch.finfo(one.dtype).tiny * 2**40
+    own, sums = one.new_zeros(len(one)), one.new_zeros(len(one))
+    column_sums = sums if of_self else one.new_zeros(len(other))
     kept: deque[Tensor] = deque()
     for start in starts:
-        block = exponentials(start)
-        # Of one set with itself, the columns of these rows' own numbers are among the rows.
+        block, first = exponentials.block(start), exponentials.first(start)
+        rows = slice(start, start + len(block))
+        # Of one set with itself, the first columns are these rows.
         seen = len(block) if of_self else 0
-        rows = slice(start, start + step)
         sums[rows] += block.sum(1)
         if not sums[rows].amin().item() > least:
             return None
-        column_sums[len(other) - block.shape[1] + seen :] += block[:, seen:].sum(0)
+        column_sums[first + seen :] += block[:, seen:].sum(0)
+        some, columns = exponentials.places(start)
+        own[start + some] = block[some, columns]
+        if of_self:
+            own[start + columns] = block[some, columns]
         if keeps_all:
             kept.append(block)
-    if not column_sums.amin().item() > least:
+    if not min(column_sums.amin().item(), own.amin().item()) > least:
         return None
-    total: float = (sums.log().sum().item() + column_sums.log().sum().item()) / 2 + bound * len(one) - own
+    # No sum is less than one of its parts, so that no rounding makes this less than 0.
+    total: float = ((sums / own).log_() + (column_sums / own).log_()).sum().item() / 2
+    gradients = given.gradients(factor)
     if factor is None:
-        return total, [None] * len(gradients)
+        return total, gradients
     share = 1.0 if of_self else 0.5
     weights, column_weights = share / sums, share / column_sums
     for start in starts:
-        block = kept.popleft() if keeps_all else exponentials(start)
-        seen, first = (len(block) if of_self else 0), len(other) - block.shape[1]
-        rows = slice(start, start + step)
+        block, first = kept.popleft() if keeps_all else exponentials.block(start), exponentials.first(start)
+        rows, seen = slice(start, start + len(block)), len(block) if of_self else 0
         block.mul_(weights[rows].unsqueeze(1) + column_weights[first:])
+        block[exponentials.places(start)] -= 2 * share
         if gradients[0] is not None:
             gradients[0][rows].addmm_(block, other[first:])
         if gradients[-1] is not None:
             gradients[-1][first + seen :].addmm_(block[:, seen:].T, one[rows])
-    if gradients[0] is not None:
-        gradients[0].sub_(other.index_select(0, partners))
-    if gradients[-1] is not None:
-        gradients[-1].sub_(one.index_select(0, partners))
-    return total, given.finished(gradients, factor / divisor)
+    return total, given.finished(gradients, factor / given.divisor)
 
 
 def fill_(block: Tensor, where: Tensor, value: float) -> Tensor:
@@ -281,21 +303,18 @@ def cross_entropy_of_pairs(partners: Tensor, *, with_selves: bool) -> Cost:
         own = block.gather(1, columns).squeeze(1)
         if not with_selves:
             rows.own().fill_(-math.inf)
-        of_columns = None
-        share = 1.0
-        if rows.column_sums is not None:
-            share = 0.5
-            if needs_gradient:
-                of_columns = (block - rows.column_sums).exp_()
+        of_columns = None if rows.column_sums is None else rows.column_sums[columns.squeeze(1)] - own
+        exponentials = None
+        if rows.column_sums is not None and needs_gradient:
+            exponentials = (block - rows.column_sums).exp_()
         highest, log_sums = softmax_(block)
         values = (highest - own) + log_sums
-        if rows.column_sums is not None:
-            values = (values + rows.column_sums[columns.squeeze(1)] - own) / 2
+        total = values.sum().item() if of_columns is None else (values + of_columns).sum().item() / 2
         if not needs_gradient:
-            return values.sum().item(), None
-        if of_columns is not None:
-            block.add_(of_columns).mul_(share)
-        return values.sum().item(), block.scatter_add_(1, columns, block.new_full(columns.shape, -1.0))
+            return total, None
+        if exponentials is not None:
+            block.add_(exponentials).div_(2)
+        return total, block.scatter_add_(1, columns, block.new_full(columns.shape, -1.0))
 
     return cost
 
