@@ -212,7 +212,10 @@ class Block:
 
 
 def blocks(
-    tensors: Sequence[Tensor | None], items: Sequence[Tensor | None] = (), axis: int | None = None
+    tensors: Sequence[Tensor | None],
+    items: Sequence[Tensor | None] = (),
+    axis: int | None = None,
+    size: int | None = None,
 ) -> Iterator[Block]:
     """The blocks of tensors, in the order in which the first lies in memory.
 
@@ -220,6 +223,7 @@ def blocks(
         tensors: of one shape; the first is no None.
         items: of that shape without its class axis.
         axis: the class axis, along which nothing is cut; None where each element stands for itself.
+        size: the `block_size`, where the tensors are themselves parts of others.
     """
     first = tensors[0]
     assert first is not None
@@ -230,7 +234,7 @@ def blocks(
         [None if tensor is None else tensor.permute(order) for tensor in tensors],
         [None if item is None else item.permute(rest) for item in items],
         place,
-        block_size(first),
+        block_size(first) if size is None else size,
     )
 
 
