@@ -14,7 +14,7 @@ from torch import Tensor
 from losskit.constants import CATEGORY, CATEGORY_DISTRIBUTION, IMAGE, SEQUENCE, TEXT, VECTOR
 from losskit.modules import checking, fused, sharing
 from losskit.modules.class_ids import ClassIdsLoss, counts_of_ids
-from losskit.modules.fused import Kernel
+from losskit.modules.fused import Kernel, Workspace
 from losskit.modules.fused_softmax import kernel_of_ids, kernel_of_labels
 from losskit.modules.reduction import masked, reduce, reduce_sum
 from losskit.modules.shapes import FULL, Classes, along, class_constant, read_classes
@@ -91,15 +91,14 @@ def softmax_cross_entropy_loss(
 def cross_entropy_of_ids(given: Classes, weights: Tensor | None, label_smoothing: float) -> Kernel:
     """The kernel of the sum of `costs_of_ids`."""
 
-    def costs(log_p: Tensor, ids: Tensor) -> Tensor:
-        found = (label_smoothing - 1) * log_p
-        if weights is None:
-            return found
-        # As in the plain form, a label of weight 0 that cannot be costs nothing.
-        own = weights[ids]
-        return torch.where(own == 0, 0, own * found)
+    def costs(log_p: Tensor, ids: Tensor, room: Workspace) -> tuple[Tensor, Tensor]:
+        slopes = torch.full((), label_smoothing - 1, dtype=log_p.dtype).expand_as(log_p)
+        if weights is not None:
+            slopes = slopes * weights[ids]
+            log_p.masked_fill_(slopes == 0, 0)  # as in the plain form, a label of weight 0 that cannot be costs nothing
+        return log_p.mul_(slopes), slopes
 
-    spread = label_smoothing / given.logits.shape[given.axis]
+    spread = label_smoothing / max(given.logits.shape[given.axis], 1)
     return kernel_of_ids(given.targets, given.valid, given.axis, costs, spread=spread, weights=weights)
 
 

@@ -3,12 +3,13 @@
 A loss has a plain form, which autograd differentiates: it keeps a result of each step, all as large as the input. Where
 the gradient has a formula, a kernel does better. It goes through the input in blocks that fit a cache, and writes into
 the one large buffer that must exist, that of the gradient. The plain form stays the definition: it is what compilers,
-function transforms and forward mode see, what differentiates a gradient once more, and what small inputs take, which all
-this would slow down. It also decides whatever is not finite.
+function transforms and forward mode see, what differentiates a gradient once more, and what small inputs take, which
+all this would slow down. It also decides whatever is not finite.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -22,14 +23,14 @@ from losskit.modules import checking
 from losskit.modules.shapes import FULL, without_autocast
 
 Gradients = Sequence[Tensor | None]
-# Takes the inputs and a factor, and gives the loss, and the gradients of the loss times the factor, each in the dtype of
-# its input; without a factor, no gradients are asked for. It gets float16 and bfloat16 as they are, computes in float32.
+# Takes the inputs and a factor, and gives the loss, and the gradients of the loss times the factor, each in the dtype
+# of its input; without a factor, no gradients are asked for. It gets half precision as it is, and computes in float32.
 Kernel = Callable[[Sequence[Tensor], "float | None"], tuple[float, Gradients]]
 
 # Elements of an input from which on a kernel is the faster form.
 LEAST_SIZE = 2**15
 # Elements of a block: as many as a processor's cache holds, and no more than a small part of the gradient.
-SMALLEST_BLOCK, LARGEST_BLOCK, LARGEST_SHARE = 2**16, 2**20, 1 / 16
+SMALLEST_BLOCK, LARGEST_BLOCK, LARGEST_SHARE = 2**16, 2**18, 1 / 16
 
 
 def can_fuse(*tensors: Tensor | None) -> bool:
@@ -195,20 +196,40 @@ class Block:
         found = self._items[index]
         return None if found is None else found.reshape(self.item_shape)
 
-    def buffer(self, index: int, dtype: torch.dtype) -> Tensor:
-        """Room for numbers of a tensor, contiguous; where possible, its own memory."""
+    def buffer(self, index: int, room: Workspace) -> Tensor:
+        """Room for numbers of a tensor: its own memory, where that has the workspace's dtype and can be seen so."""
         found = self._tensors[index]
-        if found is not None and found.dtype == dtype and found.is_contiguous():
-            return found.view(self.shape)
-        first = self._tensors[0]
-        assert first is not None
-        return torch.empty(self.shape, dtype=dtype, device=first.device)
+        if found is not None and found.dtype == room.dtype:
+            with contextlib.suppress(RuntimeError):
+                return found.view(self.shape)
+        return room("buffer", self.shape)
 
     def store(self, index: int, buffer: Tensor) -> None:
         """Puts what a `buffer` holds into the tensor."""
         found = self._tensors[index]
         if found is not None and found.data_ptr() != buffer.data_ptr():
             found.copy_(buffer.view(found.shape))
+
+
+class Workspace:
+    """Memory that all blocks of a kernel use again.
+
+    To allocate it anew for each block would take longer than most of what is computed in it, since the system gives
+    fresh pages one by one.
+    """
+
+    def __init__(self, like: Tensor) -> None:
+        self.dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+        self._device = like.device
+        self._rooms: dict[Any, Tensor] = {}
+
+    def __call__(self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
+        """An array for what `name` says, which holds anything."""
+        key = name, tuple(shape)
+        found = self._rooms.get(key)
+        if found is None:
+            found = self._rooms[key] = torch.empty(shape, dtype=dtype or self.dtype, device=self._device)
+        return found
 
 
 def blocks(

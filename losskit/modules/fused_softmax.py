@@ -1,13 +1,13 @@
-"""The kernel of losses of the softmax: cross-entropy and its relatives, of class ids or of probabilities of classes.
+r"""The kernel of losses of the softmax: cross-entropy and its relatives, of class ids or of probabilities of classes.
 
-With $p = \\mathrm{softmax}(z)$ and the label $y$ of an item, such a loss is $\\phi(\\log p_y) - u \\sum_c w_c \\log p_c$: a
-cost of the label's probability, and a part that smoothed labels spread over all classes. As $\\partial \\log p_k /
-\\partial z_c = [c = k] - p_c$,
+With $p = \mathrm{softmax}(z)$ and the label $y$ of an item, such a loss is $\phi(\log p_y) - u \sum_c w_c \log p_c$: a
+cost of the label's probability, and a part that smoothed labels spread over all classes. As
+$\partial \log p_k / \partial z_c = [c = k] - p_c$,
 
-$\\partial L / \\partial z_c = \\phi' \\cdot ([c = y] - p_c) + u\\,(W p_c - w_c)$ with $W = \\sum_c w_c$:
+$\partial L / \partial z_c = \phi' \cdot ([c = y] - p_c) + u\,(W p_c - w_c)$ with $W = \sum_c w_c$:
 
 the softmax times one number per item, less numbers per class, and something at the label. So the softmax is written
-into the gradient's own memory and scaled there. $\\phi'$ comes from autograd, over one number per item.
+into the gradient's own memory and scaled there.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from losskit.modules.fused import Block, Gradients, Kernel, blocks
+from losskit.modules.fused import Block, Gradients, Kernel, Workspace, blocks
 from losskit.modules.shapes import along
 
-# From log p of the labels, and the ids, to the costs; what is computed is differentiated.
-Costs = Callable[[Tensor, Tensor], Tensor]
+# From log p of the labels, which it may overwrite, and the ids: the costs, and their derivatives.
+Costs = Callable[[Tensor, Tensor, Workspace], tuple[Tensor, Tensor]]
 
 
 def kernel_of_ids(
@@ -33,13 +33,13 @@ def kernel_of_ids(
     spread: float = 0.0,
     weights: Tensor | None = None,
 ) -> Kernel:
-    """The kernel of the sum of $\\phi(\\log p_y) - u \\sum_c w_c \\log p_c$ over all items that count.
+    r"""The kernel of the sum of $\phi(\log p_y) - u \sum_c w_c \log p_c$ over all items that count.
 
     Args:
         ids: $y$, shaped like the logits without the class axis, all of them classes.
         valid: which items count; None for all.
         axis: the class axis.
-        costs: $\\phi$, which also gets the ids.
+        costs: gives $\phi$ and $\phi'$.
         spread: $u$.
         weights: $w$, one per class; None for ones.
     """
@@ -47,29 +47,34 @@ def kernel_of_ids(
     def kernel(tensors: Sequence[Tensor], factor: float | None) -> tuple[float, Gradients]:
         (logits,) = tensors
         gradient = None if factor is None else torch.empty_like(logits)
+        room = Workspace(logits)
         total = 0.0
         of_all = logits.shape[axis] if weights is None else weights.sum().item()
         for block in blocks([logits, gradient], [ids, valid], axis):
             block_ids, counts = block.item(0), block.item(1)
             assert block_ids is not None
-            softmax = _Softmax(block)
+            softmax = Softmax(block, room)
             shifted = softmax.shifted_sums(weights) if spread else None
-            softmax.normalize()
-            values, slopes = _with_slopes(costs, softmax.log_p(block_ids), block_ids)
+            softmax.compute()
+            values, slopes = costs(softmax.log_p(block_ids), block_ids, room)
             if shifted is not None:
+                # W log(sum of e^(z - max z)) - sum of w (z - max z), where z is shifted
                 values = values + spread * (of_all * softmax.log_sums - shifted)
             if counts is not None:
                 values, slopes = (torch.where(counts, x, 0) for x in (values, slopes))
             total += values.sum().item()
-            if factor is not None:
-                slopes = slopes * factor
-                shares = torch.full_like(slopes, spread * factor) if counts is None else spread * factor * counts
-                scaled = softmax.buffer.mul_((shares * of_all - slopes).unsqueeze(1))
-                if spread:
-                    taken = shares.unsqueeze(1)
-                    scaled.sub_(taken if weights is None else taken * along(weights, 1, scaled.ndim))
-                scaled.scatter_add_(1, block_ids.unsqueeze(1), slopes.unsqueeze(1))
-                block.store(1, scaled)
+            if factor is None:
+                continue
+            slopes = torch.mul(slopes, factor, out=room("slopes", slopes.shape))
+            shares = None
+            if spread:
+                shares = spread * factor * (torch.ones_like(slopes) if counts is None else counts)
+            scaled = softmax.times(-slopes if shares is None else shares * of_all - slopes)
+            if shares is not None:
+                taken = shares.unsqueeze(1)
+                scaled.sub_(taken if weights is None else taken * along(weights, 1, scaled.ndim))
+            scaled.scatter_add_(1, block_ids.unsqueeze(1), slopes.unsqueeze(1))
+            block.store(1, scaled)
         return total, [gradient]
 
     return kernel
@@ -78,14 +83,14 @@ def kernel_of_ids(
 def kernel_of_labels(
     labels: Tensor, axis: int, *, smoothing: float = 0.0, weights: Tensor | None = None, totals: Tensor | None = None
 ) -> Kernel:
-    """The kernel of the sum of $-\\sum_c w_c y_c \\log p_c$ over all items.
+    r"""The kernel of the sum of $-\sum_c w_c y_c \log p_c$ over all items.
 
-    With numbers in place of a single label, $\\partial L / \\partial z_c = (\\sum_k w_k y_k)\\, p_c - w_c y_c$.
+    With numbers in place of a single label, $\partial L / \partial z_c = (\sum_k w_k y_k)\, p_c - w_c y_c$.
 
     Args:
-        labels: $y$, shaped like the logits; of any floating-point dtype.
+        labels: $y$, shaped like the logits; of any dtype.
         axis: the class axis.
-        smoothing: $\\varepsilon$, which makes the labels $(1 - \\varepsilon) y + \\varepsilon / C$.
+        smoothing: $\varepsilon$, which makes the labels $(1 - \varepsilon) y + \varepsilon / C$.
         weights: $w$, one per class; None for ones.
         totals: what the labels of each item are divided by.
     """
@@ -93,63 +98,73 @@ def kernel_of_labels(
     def kernel(tensors: Sequence[Tensor], factor: float | None) -> tuple[float, Gradients]:
         (logits,) = tensors
         gradient = None if factor is None else torch.empty_like(logits)
+        room = Workspace(logits)
         total = 0.0
         for block in blocks([logits, gradient, labels], [totals], axis):
-            softmax = _Softmax(block)
-            shares = block.tensor(2, softmax.dtype)
+            softmax = Softmax(block, room)
+            shares = block.tensor(2)
             of_items = block.item(0)
+            if shares.dtype != room.dtype or of_items is not None or smoothing or weights is not None:
+                shares = room("shares", shares.shape).copy_(shares)
             if of_items is not None:
-                shares = shares / of_items.unsqueeze(1)
+                shares.div_(of_items.unsqueeze(1))
             if smoothing:
-                shares = (1 - smoothing) * shares + smoothing / block.shape[1]
+                shares.mul_(1 - smoothing).add_(smoothing / block.shape[1])
             if weights is not None:
-                shares = shares * along(weights, 1, shares.ndim)
+                shares.mul_(along(weights, 1, shares.ndim))
             sums = shares.sum(1)
             crossed = softmax.shifted().mul_(shares).sum(1)
-            softmax.normalize()
+            softmax.compute()
             total += (sums * softmax.log_sums - crossed).sum().item()
             if factor is not None:
-                scaled = softmax.buffer.mul_((sums * factor).unsqueeze(1)).sub_(shares, alpha=factor)
-                block.store(1, scaled)
+                block.store(1, softmax.times(sums * factor).sub_(shares, alpha=factor))
         return total, [gradient]
 
     return kernel
 
 
-class _Softmax:
+class Softmax:
     """The softmax of a block, in the place where its gradient will be."""
 
-    def __init__(self, block: Block) -> None:
-        self.dtype = torch.float64 if block.tensor(0).dtype == torch.float64 else torch.float32
-        self.logits = block.tensor(0, self.dtype)
-        self.buffer = block.buffer(1, self.dtype)
-        self.highest = self.logits.amax(1, keepdim=True)
+    def __init__(self, block: Block, room: Workspace) -> None:
+        self._room = room
+        self._logits = block.tensor(0)
+        self._buffer = block.buffer(1, room)
+        if self._logits.dtype != room.dtype:
+            self._logits = room("logits", self._logits.shape).copy_(self._logits)
+        shape = (block.shape[0], 1, *block.shape[2:])
+        self._highest = torch.amax(self._logits, 1, keepdim=True, out=room("highest", shape))
+        # What the buffer must be multiplied by yet.
+        self._inverse: Tensor | None = None
 
     def shifted(self) -> Tensor:
         """The logits relative to the highest, in the buffer; sums of them keep digits that those of logits lose."""
-        return torch.sub(self.logits, self.highest, out=self.buffer)
+        return torch.sub(self._logits, self._highest, out=self._buffer)
 
     def shifted_sums(self, weights: Tensor | None) -> Tensor:
         """The sum over all classes of the logits relative to the highest, times their weights."""
         shifted = self.shifted()
         return shifted.sum(1) if weights is None else torch.tensordot(shifted, weights, ([1], [0]))
 
-    def normalize(self) -> None:
-        """Computes the softmax."""
-        torch.ops.aten._softmax.out(self.logits, 1, False, out=self.buffer)
-        # Of the sum over all classes of e^(z - max z), the highest probability is one part.
-        self.log_sums = -self.buffer.amax(1).log()
+    def compute(self) -> None:
+        """Computes the softmax, and `log_sums`: the logarithm of the sum over all classes of e^(z - max z)."""
+        sums = self._room("sums", self._highest.shape)
+        if self._buffer.ndim == 2:
+            # torch's own is the fastest over the last axis. The highest probability is one part of the sum.
+            torch.ops.aten._softmax.out(self._logits, 1, False, out=self._buffer)
+            self.log_sums = torch.amax(self._buffer, 1, keepdim=True, out=sums).log_().neg_().squeeze(1)
+            return
+        self.shifted().exp_()
+        torch.sum(self._buffer, 1, keepdim=True, out=sums)
+        self._inverse = torch.reciprocal(sums, out=self._room("inverse", sums.shape))
+        self.log_sums = sums.log_().squeeze(1)
 
     def log_p(self, ids: Tensor) -> Tensor:
         """The logarithm of the probability of each label, also where that is too small for a number."""
-        own = self.logits.gather(1, ids.unsqueeze(1)) - self.highest
-        return own.squeeze(1) - self.log_sums
+        own = torch.gather(self._logits, 1, ids.unsqueeze(1), out=self._room("own", self._highest.shape))
+        return own.sub_(self._highest).squeeze(1).sub_(self.log_sums)
 
-
-def _with_slopes(costs: Costs, log_p: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
-    """The costs, and their derivatives."""
-    with torch.enable_grad():
-        log_p = log_p.requires_grad_()
-        values = costs(log_p, ids)
-        (slopes,) = torch.autograd.grad(values.sum(), log_p)
-    return values.detach(), slopes
+    def times(self, factors: Tensor) -> Tensor:
+        """The softmax times one number per item, in the buffer."""
+        factors = factors.unsqueeze(1)
+        return self._buffer.mul_(factors if self._inverse is None else factors * self._inverse)
