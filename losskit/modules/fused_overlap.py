@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from losskit.modules.fused import Block, Gradients, Kernel, block_size, blocks
+from losskit.modules.fused import Block, Gradients, Kernel, Workspace, block_size, blocks
 from losskit.modules.shapes import FULL, Classes
 
 # From the sums, each `(batch, classes)`, to the loss; what is computed is differentiated.
@@ -75,6 +75,7 @@ class _Regions:
         self._are_ids, self._activation, self._squared = given.are_ids, activation, squared
         self._logits, self._others = logits, [gradient, None if given.are_ids else given.targets]
         self._items = [given.targets, given.valid] if given.are_ids else []
+        self._room = Workspace(logits)
         # A bool cannot hold an index, and integers may be class ids that were given for masks.
         self._ignore_index = None if given.targets.dtype == torch.bool else ignore_index
         self._may_be_ids = not given.targets.is_floating_point() and given.targets.dtype != torch.bool
@@ -116,18 +117,21 @@ class _Regions:
                 counts = probabilities * (2 * counts)
             if masks is not None:
                 counts = torch.addcmul(counts, part.along_classes(of_overlaps), masks)
+                if valid is not None:
+                    # Of a pixel, some masks may count and others not.
+                    counts.mul_(valid)
             found, own = probabilities, None
             if masks is None:
                 # The mask of class ids is 1 in one place: there, more is added.
                 ids, at_labels = part.ids(), part.at_labels(of_overlaps)
                 own = probabilities.gather(2, ids)
             if self._activation == "softmax":
-                room = probabilities * counts
-                mean = room.sum(2, keepdim=True)
+                terms = torch.mul(probabilities, counts, out=self._room("terms", probabilities.shape))
+                mean = terms.sum(2, keepdim=True)
                 if own is not None:
                     at_labels = at_labels * own
                     mean += at_labels
-                found.mul_(torch.sub(counts, mean, out=room))
+                found.mul_(torch.sub(counts, mean, out=terms))
             elif self._activation == "sigmoid":
                 found.mul_((1 - probabilities).mul_(counts))
                 if own is not None:
@@ -136,8 +140,8 @@ class _Regions:
                 found = part.buffer().copy_(counts.expand_as(probabilities))
             if own is not None:
                 found.scatter_add_(2, ids, at_labels)
-            if valid is not None:
-                found.mul_(valid)
+                if valid is not None:
+                    found.mul_(valid)
             part.store(found)
 
     def _parts(self, size: int | None = None) -> Iterator[_Part]:
@@ -153,11 +157,11 @@ class _Regions:
             items = [None if item is None else item[rows] for item in self._items]
             if step == 1:
                 for block in blocks(tensors, items, 1, size):
-                    yield _Part(block, rows)
+                    yield _Part(block, rows, self._room)
             else:
                 tensors = [None if tensor is None else tensor.permute(order) for tensor in tensors]
                 items = [None if item is None else item.permute(rest) for item in items]
-                yield _Part(Block(tensors, items, order.index(1)), rows)
+                yield _Part(Block(tensors, items, order.index(1)), rows, self._room)
 
     def _probabilities(self, part: _Part) -> Tensor:
         """Those of the pixels, which may be overwritten unless there is no activation."""
@@ -167,10 +171,11 @@ class _Regions:
 
     def _activated(self, part: _Part) -> Tensor:
         logits, found = part.tensor(0), part.buffer()
-        if self._activation == "softmax":
-            torch.ops.aten._softmax.out(part.flat(logits), 1, False, out=part.flat(found))
-        else:
-            torch.sigmoid(logits, out=found)
+        if self._activation == "sigmoid":
+            return torch.sigmoid(logits, out=found)
+        # Of what is not contiguous, torch would leave it as it is.
+        found = found if found.is_contiguous() else self._room("softmax", found.shape)
+        torch.ops.aten._softmax.out(part.flat(logits), 1, False, out=part.flat(found))
         return found
 
     def _masks(self, part: _Part) -> tuple[Tensor | None, Tensor | None]:
@@ -198,19 +203,18 @@ def _order(tensor: Tensor) -> list[int]:
 class _Part:
     """A block, read as `(samples, outer, classes, inner)`, or without the inner axis where the classes lie last."""
 
-    def __init__(self, block: Block, rows: slice) -> None:
-        self._block, self.rows = block, rows
+    def __init__(self, block: Block, rows: slice, room: Workspace) -> None:
+        self._block, self.rows, self._room = block, rows, room
         self._num_samples = rows.stop - rows.start
         self._axes = (1, 3) if len(block.shape) == 3 else (1,)
-        self._dtype = torch.float64 if block.tensor(0).dtype == torch.float64 else torch.float32
 
     def tensor(self, index: int) -> Tensor:
         """One of the tensors."""
-        return self._by_sample(self._block.tensor(index, self._dtype))
+        return self._by_sample(self._block.tensor(index, self._room.dtype))
 
     def buffer(self) -> Tensor:
-        """Room for the gradient."""
-        return self._by_sample(self._block.buffer(1, self._dtype))
+        """Room for the gradient, where possible its own memory."""
+        return self._by_sample(self._block.buffer(1, self._room))
 
     def store(self, buffer: Tensor) -> None:
         """Puts what a buffer holds into the gradient."""
@@ -243,11 +247,11 @@ class _Part:
 
     def along_classes(self, table: Tensor) -> Tensor:
         """What a table `(batch, classes)` says of all pixels."""
-        return table[self.rows].to(self._dtype).reshape(self._num_samples, 1, -1, *(1,) * (len(self._axes) - 1))
+        return table[self.rows].to(self._room.dtype).reshape(self._num_samples, 1, -1, *(1,) * (len(self._axes) - 1))
 
     def at_labels(self, table: Tensor) -> Tensor:
         """What a table `(batch, classes)` says of the pixels' labels, with a class axis."""
-        return table[self.rows].to(self._dtype).flatten().index_select(0, self._places()).view(self.ids().shape)
+        return table[self.rows].to(self._room.dtype).flatten().index_select(0, self._places()).view(self.ids().shape)
 
     def _places(self) -> Tensor:
         """Where the pixels' labels lie in the rows of a table."""
