@@ -89,7 +89,7 @@ class _Regions:
         logits = self._logits
         if self.holds_probabilities:
             # Whole samples, where they lie in one piece: what is written needs no other room.
-            is_whole = logits[:1].permute(_order(logits)).is_contiguous()
+            is_whole = logits[:1].permute(memory_order(logits)).is_contiguous()
             for part in self._parts(logits[:1].numel() if is_whole else None):
                 part.store(self._activated(part))
         overlaps, sizes, true_sizes = torch.zeros((3, *logits.shape[:2]), dtype=torch.float64, device=logits.device)
@@ -149,7 +149,7 @@ class _Regions:
         logits = self._logits
         size = block_size(logits) if size is None else size
         step = max(size // max(logits[0].numel(), 1), 1)
-        order = _order(logits)
+        order = memory_order(logits)
         rest = [d - (d > 1) for d in order if d != 1]
         for start in range(0, len(logits), step):
             rows = slice(start, min(start + step, len(logits)))
@@ -173,10 +173,7 @@ class _Regions:
         logits, found = part.tensor(0), part.buffer()
         if self._activation == "sigmoid":
             return torch.sigmoid(logits, out=found)
-        # Of what is not contiguous, torch would leave it as it is.
-        found = found if found.is_contiguous() else self._room("softmax", found.shape)
-        torch.ops.aten._softmax.out(part.flat(logits), 1, False, out=part.flat(found))
-        return found
+        return part.by_sample(softmax(part.flat(logits), part.flat(found), self._room))
 
     def _masks(self, part: _Part) -> tuple[Tensor | None, Tensor | None]:
         """The masks, None for class ids; and which pixels count, None for all."""
@@ -195,7 +192,15 @@ class _Regions:
         return masks, valid
 
 
-def _order(tensor: Tensor) -> list[int]:
+def softmax(logits: Tensor, found: Tensor, room: Workspace) -> Tensor:
+    """The softmax over axis 1; in `found` if possible."""
+    # What is not contiguous, torch would silently leave as it is.
+    found = found if found.is_contiguous() else room("softmax", found.shape)
+    torch.ops.aten._softmax.out(logits, 1, False, out=found)
+    return found
+
+
+def memory_order(tensor: Tensor) -> list[int]:
     """The axes as they lie in memory, but for the first, which comes first."""
     return [0, *sorted(range(1, tensor.ndim), key=lambda axis: -tensor.stride()[axis] if tensor.shape[axis] > 1 else 0)]
 
@@ -210,11 +215,11 @@ class _Part:
 
     def tensor(self, index: int) -> Tensor:
         """One of the tensors."""
-        return self._by_sample(self._block.tensor(index, self._room.dtype))
+        return self.by_sample(self._block.tensor(index, self._room.dtype))
 
     def buffer(self) -> Tensor:
         """Room for the gradient, where possible its own memory."""
-        return self._by_sample(self._block.buffer(1, self._room))
+        return self.by_sample(self._block.buffer(1, self._room))
 
     def store(self, buffer: Tensor) -> None:
         """Puts what a buffer holds into the gradient."""
@@ -228,12 +233,12 @@ class _Part:
         """The class ids, with a class axis."""
         ids = self._block.item(0)
         assert ids is not None
-        return self._by_sample(ids).unsqueeze(2)
+        return self.by_sample(ids).unsqueeze(2)
 
     def valid(self) -> Tensor | None:
         """Which pixels count, with a class axis."""
         valid = self._block.item(1)
-        return None if valid is None else self._by_sample(valid).unsqueeze(2)
+        return None if valid is None else self.by_sample(valid).unsqueeze(2)
 
     def per_class(self, values: Tensor) -> Tensor:
         """The sums over all pixels, `(samples, classes)`."""
@@ -260,5 +265,6 @@ class _Part:
             ids = ids + self._block.shape[1] * torch.arange(self._num_samples, device=ids.device).unsqueeze(1)
         return ids.flatten()
 
-    def _by_sample(self, values: Tensor) -> Tensor:
+    def by_sample(self, values: Tensor) -> Tensor:
+        """The inverse of `flat`, of items as well."""
         return values.view(self._num_samples, -1, *values.shape[1:])

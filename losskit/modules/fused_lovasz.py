@@ -1,0 +1,264 @@
+"""The kernels of the Lovász extension of the Jaccard loss, which sort only the pixels that matter.
+
+With errors $e_i$ sorted from the largest, the loss is $\\sum_i e_i\\,(J_i - J_{i-1})$. Between changes of the order the
+steps $J_i - J_{i-1}$ are constant, so the gradient with respect to an error is its step. After the last pixel inside
+the region, the intersection is 0 and the steps are: pixels outside whose error is below the smallest one inside need no
+place. The others are sorted by the bits of their errors, for as long as these are not negative the bits are in the
+same order, and torch sorts integers several times as fast.
+
+For a softmax, the probabilities lie in the gradient's own memory, where for one class after the other they give way to
+the steps $g_c$. At last the gradient is $p_c\\,(g_c - \\sum_k g_k p_k)$, with $p$ computed once more, block by block.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from losskit.modules.fused import Gradients, Kernel, Workspace, blocks
+from losskit.modules.fused_overlap import memory_order, softmax
+from losskit.modules.shapes import Classes
+
+# From values `(groups, classes)`, and which of them count, to the loss; it is linear in the values.
+OfValues = Callable[[Tensor, Tensor], Tensor]
+
+# From how many numbers on torch sorts integers by their digits, and how many are worth being made that many.
+_SORTED_BY_DIGITS, _WORTH_FILLING = 2**15, 2**13
+
+
+def jaccard_steps(is_inside: Tensor, total: Tensor | int, dtype: torch.dtype) -> Tensor:
+    """By how much the Jaccard loss grows with each further pixel that is wrong, $J_i - J_{i-1}$.
+
+    The difference of two Jaccard losses would lose the digits in large images. A pixel inside takes one off the
+    intersection, which gives 1 / union; one outside adds one to the union, which gives intersection / (union - 1) /
+    union.
+
+    Args:
+        is_inside: of the pixels in their order along the last axis, which are in the region.
+        total: how many pixels the region has; there may be more than are sorted.
+        dtype: of the result.
+    """
+    found = is_inside.cumsum(-1)
+    place = torch.arange(1, is_inside.shape[-1] + 1, device=is_inside.device)
+    union = (total + place - found).to(dtype)
+    intersection = (total - found).to(dtype)
+    outside = intersection / (union - 1).clamp_min(1) / union
+    # Where nothing is inside, the first wrong pixel takes the loss from 0 to 1.
+    alone = (total == 0) & (place == 1)
+    return torch.where(alone, torch.ones_like(union), torch.where(is_inside, 1 / union, outside))
+
+
+def kernel_of_classes(given: Classes, of_values: OfValues, per_image: bool, counts_absent: bool) -> Kernel:
+    """The kernel of the extension over the errors of a softmax.
+
+    Args:
+        given: the class ids; the class axis is 1.
+        of_values: how the loss comes from the values of the classes.
+        per_image: whether each image has values of its own.
+        counts_absent: whether a class counts that has no pixel.
+    """
+
+    def kernel(tensors: Sequence[Tensor], factor: float | None) -> tuple[float, Gradients]:
+        (logits,) = tensors
+        room = Workspace(logits)
+        gradient = None if factor is None else torch.empty_like(logits)
+        planes = _canvas(gradient, room, logits.shape)
+        _fill(planes, logits, given.valid, room)
+        num_images, num_classes = logits.shape[:2]
+        groups = _groups(num_images, per_image)
+        ids = [_ids(given, group, num_classes) for group in groups]
+        totals = torch.stack([torch.bincount(x, minlength=num_classes + 1)[:-1] for x in ids])
+        counts = totals > 0
+        if counts_absent:
+            counts = counts.any(1, keepdim=True).expand_as(totals)
+        scales = _scales(of_values, counts, factor)
+        values = torch.zeros(totals.shape, dtype=torch.float64)
+        means = None if gradient is None else torch.zeros((num_images, planes[0, 0].numel()), dtype=room.dtype)
+        for index, group in enumerate(groups):
+            inside = ids[index].argsort().split([*totals[index].tolist(), int((ids[index] == num_classes).sum())])
+            for class_id in range(num_classes):
+                part = planes[group, class_id]
+                plane = part.reshape(-1)
+                if counts[index, class_id]:
+                    errors = 1 - plane[inside[class_id]]
+                    found = _sorted(plane.index_fill_(0, inside[class_id], -1), inside[class_id], errors, len(errors))
+                    values[index, class_id] = found.value()
+                    if means is not None:
+                        steps = found.put(plane, scales[index, class_id].item())
+                        means[group].view(-1).index_add_(0, found.places, steps.mul_(found.probabilities()))
+                else:
+                    plane.zero_()
+                if plane.data_ptr() != part.data_ptr():
+                    part.copy_(plane.view(part.shape))
+        if gradient is not None and means is not None:
+            _differentiate(gradient, logits, planes, means.view(num_images, *logits.shape[2:]), room)
+        return of_values(values, counts).item(), [gradient]
+
+    return kernel
+
+
+def kernel_of_masks(targets: Tensor, of_values: OfValues, per_image: bool, ignore_index: int | None) -> Kernel:
+    """The kernel of the extension over the errors of a hinge.
+
+    Args:
+        targets: 0, 1 and `ignore_index`, shaped like the logits; for others, the value is NaN.
+        of_values: how the loss comes from the values of the masks, `(groups, 1)`.
+        per_image: whether each image has a value of its own.
+        ignore_index: what marks the pixels that do not count.
+    """
+
+    def kernel(tensors: Sequence[Tensor], factor: float | None) -> tuple[float, Gradients]:
+        (logits,) = tensors
+        room = Workspace(logits)
+        gradient = None if factor is None else torch.empty_like(logits)
+        canvas = _canvas(gradient, room, logits.shape)
+        groups = _groups(len(logits), per_image)
+        valid = [None if ignore_index is None else _differs(targets[group], ignore_index) for group in groups]
+        counts = torch.tensor([[x is None or bool(x.any())] for x in valid])
+        scales = _scales(of_values, counts, factor)
+        values = torch.zeros(counts.shape, dtype=torch.float64)
+        for index, group in enumerate(groups):
+            labels, plane = targets[group].reshape(-1), canvas[group].view(-1)
+            is_inside = labels == 1
+            is_known = is_inside | (labels == 0)
+            torch.add(logits[group].reshape(-1), 1, out=plane)
+            counted = valid[index]
+            if counted is not None:
+                is_inside &= counted.reshape(-1)
+                is_known |= ~counted.reshape(-1)
+                plane.masked_fill_(~counted.reshape(-1), -1)
+            inside = is_inside.nonzero().squeeze(1)
+            errors = 1 - logits[group].reshape(-1)[inside].to(room.dtype)
+            if not (is_known.all() and math.isfinite(plane.sum() + errors.sum())):
+                return math.nan, [gradient]
+            # Errors below 0 cost nothing; the pixels inside still count for the size of the region.
+            matter, total = errors >= 0, len(inside)
+            plane.index_fill_(0, inside, -1)
+            found = _sorted(plane, inside[matter], errors[matter], total)
+            values[index, 0] = found.value()
+            found.put(plane, scales[index, 0].item())
+        if gradient is not None and canvas.data_ptr() != gradient.data_ptr():
+            gradient.copy_(canvas)
+        return of_values(values, counts).item(), [gradient]
+
+    return kernel
+
+
+class _Sorted(NamedTuple):
+    """The pixels of a plane that matter, in their order."""
+
+    places: Tensor
+    errors: Tensor
+    is_inside: Tensor
+    steps: Tensor  # in float64
+
+    def value(self) -> float:
+        """That of the extension."""
+        return torch.dot(self.errors.double(), self.steps).item()
+
+    def put(self, plane: Tensor, scale: float) -> Tensor:
+        """Leaves of the plane what a probability or a logit adds to the value, times the scale; also returns that."""
+        steps = torch.where(self.is_inside, -self.steps, self.steps).mul_(scale).to(plane.dtype)
+        plane.zero_().index_copy_(0, self.places, steps)
+        return steps
+
+    def probabilities(self) -> Tensor:
+        """Those from which the errors came."""
+        return torch.where(self.is_inside, 1 - self.errors, self.errors)
+
+
+def _sorted(plane: Tensor, inside: Tensor, errors: Tensor, total: int) -> _Sorted:
+    """The pixels that matter.
+
+    Args:
+        plane: the errors of pixels outside, and negative numbers at all others.
+        inside: the places of pixels inside.
+        errors: the errors of these.
+        total: how many pixels are inside, of which some may not matter.
+    """
+    if total == 0:
+        outside = plane.argmax(0, keepdim=True)
+        outside = outside[plane[outside] >= 0]
+    elif len(errors) == total:
+        outside = (plane > errors.min()).nonzero().squeeze(1)
+    else:
+        outside = (plane >= 0).nonzero().squeeze(1)
+    errors = torch.cat((errors, plane[outside]))
+    order = _from_largest(errors)
+    is_inside = order < len(inside)
+    steps = jaccard_steps(is_inside, total, torch.float64)
+    return _Sorted(torch.cat((inside, outside))[order], errors[order], is_inside, steps)
+
+
+def _from_largest(numbers: Tensor) -> Tensor:
+    """The order of numbers that are not negative, the largest first."""
+    keys = ~numbers.view(torch.int64 if numbers.dtype == torch.float64 else torch.int32)
+    size = len(keys)
+    if _WORTH_FILLING <= size < _SORTED_BY_DIGITS:
+        # Those that are added come last.
+        keys = torch.cat((keys, keys.new_zeros(_SORTED_BY_DIGITS - size)))
+    return keys.argsort()[:size]
+
+
+def _groups(num_images: int, per_image: bool) -> list[slice]:
+    """The images that have a value of their own, or all of them."""
+    return [slice(i, i + 1) for i in range(num_images)] if per_image else [slice(0, num_images)]
+
+
+def _scales(of_values: OfValues, counts: Tensor, factor: float | None) -> Tensor:
+    """The derivatives of the loss with respect to the values."""
+    with torch.enable_grad():
+        values = torch.zeros(counts.shape, dtype=torch.float64, requires_grad=True)
+        loss = of_values(values, counts) * (0.0 if factor is None else factor)
+        return torch.autograd.grad(loss, values)[0]
+
+
+def _canvas(gradient: Tensor | None, room: Workspace, shape: Sequence[int]) -> Tensor:
+    """Contiguous room for numbers of a shape; that of the gradient, in whatever order that lies there."""
+    if gradient is not None and gradient.dtype == room.dtype:
+        memory = gradient.permute(memory_order(gradient))
+        if memory.is_contiguous():
+            return memory.view(shape)
+    return torch.empty(shape, dtype=room.dtype)
+
+
+def _ids(given: Classes, group: slice, num_classes: int) -> Tensor:
+    """The class ids of a group in a row, and one more where a pixel does not count."""
+    # Narrow integers are sorted faster.
+    ids = given.targets[group].reshape(-1).to(torch.int16 if num_classes < 2**15 else torch.int64)
+    return ids if given.valid is None else ids.masked_fill(~given.valid[group].reshape(-1), num_classes)
+
+
+def _differs(targets: Tensor, index: int) -> Tensor:
+    # uint8 and bool cannot hold a negative index.
+    return (targets if targets.is_floating_point() else targets.long()) != index
+
+
+def _fill(canvas: Tensor, logits: Tensor, valid: Tensor | None, room: Workspace) -> None:
+    """Puts the softmax there, -1 where a pixel does not count."""
+    if logits.is_contiguous() and logits.dtype == room.dtype:
+        torch.ops.aten._softmax.out(logits, 1, False, out=canvas)
+    else:
+        for block in blocks([logits, canvas], [], 1):
+            block.store(1, softmax(block.tensor(0, room.dtype), block.buffer(1, room), room))
+    if valid is not None:
+        canvas.masked_fill_(~valid.unsqueeze(1), -1)
+
+
+def _differentiate(gradient: Tensor, logits: Tensor, canvas: Tensor, means: Tensor, room: Workspace) -> None:
+    """Makes the gradient, of the steps on a canvas, and of their means under the softmax."""
+    overlaps = canvas.data_ptr() == gradient.data_ptr() and not gradient.is_contiguous()
+    # Where steps lie in the gradient's memory in another order, they make way image by image.
+    for images in _groups(len(logits), per_image=overlaps):
+        steps = canvas[images].clone() if overlaps else canvas[images]
+        for block in blocks([logits[images], gradient[images], steps], [means[images]], 1):
+            found = room("found", block.shape)
+            torch.ops.aten._softmax.out(block.tensor(0, room.dtype), 1, False, out=found)
+            mean = block.item(0)
+            assert mean is not None
+            terms = torch.sub(block.tensor(2), mean.unsqueeze(1), out=room("terms", block.shape))
+            block.store(1, found.mul_(terms))
