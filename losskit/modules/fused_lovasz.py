@@ -28,9 +28,13 @@ OfValues = Callable[[Tensor, Tensor], Tensor]
 
 # From how many numbers on torch sorts integers by their digits, and how many are worth being made that many.
 _SORTED_BY_DIGITS, _WORTH_FILLING = 2**15, 2**13
+# How many pixels are sorted at once, unless there are more than so many such bands; a sample tells where these end.
+_BAND, _MOST_BANDS, _SAMPLE = 2**17, 8, 2**10
 
 
-def jaccard_steps(is_inside: Tensor, total: Tensor | int, dtype: torch.dtype) -> Tensor:
+def jaccard_steps(
+    is_inside: Tensor, total: Tensor | int, dtype: torch.dtype, *, found_before: int = 0, placed_before: int = 0
+) -> Tensor:
     """By how much the Jaccard loss grows with each further pixel that is wrong, $J_i - J_{i-1}$.
 
     The difference of two Jaccard losses would lose the digits in large images. A pixel inside takes one off the
@@ -39,11 +43,13 @@ def jaccard_steps(is_inside: Tensor, total: Tensor | int, dtype: torch.dtype) ->
 
     Args:
         is_inside: of the pixels in their order along the last axis, which are in the region.
-        total: how many pixels the region has; there may be more than are sorted.
+        total: how many pixels the region has, of which not all need a place.
         dtype: of the result.
+        found_before: how many pixels inside came before these.
+        placed_before: how many pixels came before these.
     """
-    found = is_inside.cumsum(-1)
-    place = torch.arange(1, is_inside.shape[-1] + 1, device=is_inside.device)
+    found = found_before + is_inside.cumsum(-1)
+    place = placed_before + torch.arange(1, is_inside.shape[-1] + 1, device=is_inside.device)
     union = (total + place - found).to(dtype)
     intersection = (total - found).to(dtype)
     outside = intersection / (union - 1).clamp_min(1) / union
@@ -66,8 +72,8 @@ def kernel_of_classes(given: Classes, of_values: OfValues, per_image: bool, coun
         (logits,) = tensors
         room = Workspace(logits)
         gradient = None if factor is None else torch.empty_like(logits)
-        planes = _canvas(gradient, room, logits.shape)
-        _fill(planes, logits, given.valid, room)
+        canvas = _canvas(gradient, room, logits.shape)
+        _fill(canvas, logits, given.valid, room)
         num_images, num_classes = logits.shape[:2]
         groups = _groups(num_images, per_image)
         ids = [_ids(given, group, num_classes) for group in groups]
@@ -77,25 +83,29 @@ def kernel_of_classes(given: Classes, of_values: OfValues, per_image: bool, coun
             counts = counts.any(1, keepdim=True).expand_as(totals)
         scales = _scales(of_values, counts, factor)
         values = torch.zeros(totals.shape, dtype=torch.float64)
-        means = None if gradient is None else torch.zeros((num_images, planes[0, 0].numel()), dtype=room.dtype)
+        means = None if gradient is None else torch.zeros((num_images, logits[0, 0].numel()), dtype=room.dtype)
         for index, group in enumerate(groups):
-            inside = ids[index].argsort().split([*totals[index].tolist(), int((ids[index] == num_classes).sum())])
+            num_ignored = int((ids[index] == num_classes).sum())
+            inside = ids[index].argsort().split([*totals[index].tolist(), num_ignored])
+            is_inside = torch.zeros(len(ids[index]), dtype=torch.bool)
+            steps = None if means is None else room("steps", is_inside.shape)
             for class_id in range(num_classes):
-                part = planes[group, class_id]
-                plane = part.reshape(-1)
+                plane = canvas[group, class_id]
                 if counts[index, class_id]:
-                    errors = 1 - plane[inside[class_id]]
-                    found = _sorted(plane.index_fill_(0, inside[class_id], -1), inside[class_id], errors, len(errors))
-                    values[index, class_id] = found.value()
-                    if means is not None:
-                        steps = found.put(plane, scales[index, class_id].item())
-                        means[group].view(-1).index_add_(0, found.places, steps.mul_(found.probabilities()))
+                    places = inside[class_id]
+                    errors = plane.reshape(-1)
+                    errors[places] = 1 - errors[places]
+                    low = errors[places].min() if len(places) else errors.max()
+                    pixels = _Pixels(errors, is_inside.index_fill_(0, places, True), len(places), low.item())
+                    scale = scales[index, class_id].item()
+                    values[index, class_id] = pixels.extension(steps, scale, None if means is None else means[group])
+                    is_inside.index_fill_(0, places, False)
+                    if steps is not None:
+                        plane.copy_(steps.view(plane.shape))
                 else:
                     plane.zero_()
-                if plane.data_ptr() != part.data_ptr():
-                    part.copy_(plane.view(part.shape))
         if gradient is not None and means is not None:
-            _differentiate(gradient, logits, planes, means.view(num_images, *logits.shape[2:]), room)
+            _differentiate(gradient, logits, canvas, means.view(num_images, *logits.shape[2:]), room)
         return of_values(values, counts).item(), [gradient]
 
     return kernel
@@ -122,25 +132,25 @@ def kernel_of_masks(targets: Tensor, of_values: OfValues, per_image: bool, ignor
         scales = _scales(of_values, counts, factor)
         values = torch.zeros(counts.shape, dtype=torch.float64)
         for index, group in enumerate(groups):
-            labels, plane = targets[group].reshape(-1), canvas[group].view(-1)
+            labels, counted = targets[group].reshape(-1), valid[index]
             is_inside = labels == 1
-            is_known = is_inside | (labels == 0)
-            torch.add(logits[group].reshape(-1), 1, out=plane)
-            counted = valid[index]
-            if counted is not None:
-                is_inside &= counted.reshape(-1)
-                is_known |= ~counted.reshape(-1)
-                plane.masked_fill_(~counted.reshape(-1), -1)
-            inside = is_inside.nonzero().squeeze(1)
-            errors = 1 - logits[group].reshape(-1)[inside].to(room.dtype)
-            if not (is_known.all() and math.isfinite(plane.sum() + errors.sum())):
+            is_known = (labels == 0).logical_or_(is_inside)
+            errors = room("errors", labels.shape).copy_(logits[group].reshape(-1))
+            if not math.isfinite(errors.sum()):
                 return math.nan, [gradient]
-            # Errors below 0 cost nothing; the pixels inside still count for the size of the region.
-            matter, total = errors >= 0, len(inside)
-            plane.index_fill_(0, inside, -1)
-            found = _sorted(plane, inside[matter], errors[matter], total)
-            values[index, 0] = found.value()
-            found.put(plane, scales[index, 0].item())
+            errors.mul_(room("signs", labels.shape).fill_(1).masked_fill_(is_inside, -1)).add_(1)
+            if counted is not None:
+                counted = counted.reshape(-1)
+                is_inside.logical_and_(counted)
+                is_known.logical_or_(~counted)
+                errors.masked_fill_(~counted, -1)
+            if not is_known.all():
+                return math.nan, [gradient]
+            total = int(is_inside.sum())
+            # Errors below 0 cost nothing, but the pixels inside still count for the size of the region.
+            low = torch.where(is_inside, errors, math.inf).min() if total else errors.max()
+            pixels = _Pixels(errors, is_inside, total, max(low.item(), 0.0))
+            values[index, 0] = pixels.extension(canvas[group].view(-1), scales[index, 0].item())
         if gradient is not None and canvas.data_ptr() != gradient.data_ptr():
             gradient.copy_(canvas)
         return of_values(values, counts).item(), [gradient]
@@ -148,50 +158,53 @@ def kernel_of_masks(targets: Tensor, of_values: OfValues, per_image: bool, ignor
     return kernel
 
 
-class _Sorted(NamedTuple):
-    """The pixels of a plane that matter, in their order."""
+class _Pixels(NamedTuple):
+    """The pixels of a plane."""
 
-    places: Tensor
-    errors: Tensor
+    errors: Tensor  # negative for pixels that do not count
     is_inside: Tensor
-    steps: Tensor  # in float64
+    total: int  # how many are inside
+    low: float  # errors below this one cost nothing
 
-    def value(self) -> float:
-        """That of the extension."""
-        return torch.dot(self.errors.double(), self.steps).item()
+    def extension(self, steps: Tensor | None, scale: float, means: Tensor | None = None) -> float:
+        """The value of the extension; the errors are used up.
 
-    def put(self, plane: Tensor, scale: float) -> Tensor:
-        """Leaves of the plane what a probability or a logit adds to the value, times the scale; also returns that."""
-        steps = torch.where(self.is_inside, -self.steps, self.steps).mul_(scale).to(plane.dtype)
-        plane.zero_().index_copy_(0, self.places, steps)
-        return steps
+        Args:
+            steps: gets what a probability or a logit of each pixel adds to the value, times the scale.
+            scale: what the value counts for.
+            means: gets, added, these steps times the probabilities.
+        """
+        if math.isnan(self.low):
+            return math.nan
+        if steps is not None:
+            steps.zero_()
+        value, num_found, num_placed = 0.0, 0, 0
+        for low in self._bands():
+            places = (self.errors >= low).nonzero().squeeze(1)
+            errors = self.errors[places]
+            self.errors.index_fill_(0, places, -1)
+            order = _from_largest(errors)
+            places, errors = places[order], errors[order]
+            is_inside = self.is_inside[places]
+            found = jaccard_steps(
+                is_inside, self.total, torch.float64, found_before=num_found, placed_before=num_placed
+            )
+            value += torch.dot(errors.double(), found).item()
+            num_found, num_placed = num_found + int(is_inside.sum()), num_placed + len(places)
+            if steps is not None:
+                signed = found.mul_(scale).to(steps.dtype)
+                signed = torch.where(is_inside, -signed, signed)
+                steps.index_copy_(0, places, signed)
+                if means is not None:
+                    means.view(-1).index_add_(0, places, signed * torch.where(is_inside, 1 - errors, errors))
+        return value
 
-    def probabilities(self) -> Tensor:
-        """Those from which the errors came."""
-        return torch.where(self.is_inside, 1 - self.errors, self.errors)
-
-
-def _sorted(plane: Tensor, inside: Tensor, errors: Tensor, total: int) -> _Sorted:
-    """The pixels that matter.
-
-    Args:
-        plane: the errors of pixels outside, and negative numbers at all others.
-        inside: the places of pixels inside.
-        errors: the errors of these.
-        total: how many pixels are inside, of which some may not matter.
-    """
-    if total == 0:
-        outside = plane.argmax(0, keepdim=True)
-        outside = outside[plane[outside] >= 0]
-    elif len(errors) == total:
-        outside = (plane > errors.min()).nonzero().squeeze(1)
-    else:
-        outside = (plane >= 0).nonzero().squeeze(1)
-    errors = torch.cat((errors, plane[outside]))
-    order = _from_largest(errors)
-    is_inside = order < len(inside)
-    steps = jaccard_steps(is_inside, total, torch.float64)
-    return _Sorted(torch.cat((inside, outside))[order], errors[order], is_inside, steps)
+    def _bands(self) -> list[float]:
+        """Errors from which on pixels are sorted together, so that what that takes stays small."""
+        sample = self.errors[:: max(len(self.errors) // _SAMPLE, 1)]
+        sample = sample[sample > self.low].sort(descending=True).values
+        step = max(_BAND * _SAMPLE // len(self.errors), _SAMPLE // _MOST_BANDS)
+        return [*sample[step - 1 :: step].unique().flip(0).tolist(), self.low]
 
 
 def _from_largest(numbers: Tensor) -> Tensor:

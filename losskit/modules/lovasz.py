@@ -48,16 +48,14 @@ def lovasz_softmax_loss(
     def plain(logits: Tensor) -> Tensor:
         return of_values(*_values_of_classes(given.of(logits), classes, per_image))
 
-    if reduction == "none" or not _can_fuse(given.logits, per_image):
+    num_pixels = given.targets.numel() // (max(len(given.targets), 1) if per_image else 1)
+    if reduction == "none" or not _are_enough(num_pixels) or not fused.can_fuse(given.logits):
         return plain(given.logits)
     return fused.fused(kernel_of_classes(given, of_values, per_image, classes == "all"), plain, given.logits)
 
 
-def _can_fuse(logits: Tensor, per_image: bool) -> bool:
+def _are_enough(num_pixels: int) -> bool:
     """Whether a kernel is worth it, which goes through the pixels of each value by themselves."""
-    if not fused.can_fuse(logits):
-        return False
-    num_pixels = logits[:1, :1].numel() * (1 if per_image else len(logits))
     return num_pixels >= fused.LEAST_SIZE / 16
 
 
@@ -147,7 +145,8 @@ def lovasz_hinge_loss(
         errors = torch.where(is_inside, 1 - scores, 1 + scores)
         return of_values(_extension(errors, is_inside, valid).unsqueeze(1), valid.any(-1))
 
-    if reduction == "none" or not (_can_fuse(logits, per_image) and fused.can_fuse(targets)):
+    num_pixels = targets.numel() // (max(len(targets), 1) if per_image else 1)
+    if reduction == "none" or not _are_enough(num_pixels) or not fused.can_fuse(logits, targets):
         return plain(logits)
     return fused.fused(kernel_of_masks(targets, of_values, per_image, ignore_index), plain, logits)
 
