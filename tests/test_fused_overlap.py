@@ -9,9 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.memory import peak_memory
-from losskit import create_loss
-from losskit.modules import fused
+from losskit.modules import fused, fused_lovasz
+from losskit.modules.lovasz import LovaszHingeLoss, LovaszSoftmaxLoss
 from losskit.modules.segmentation import DiceLoss
 
 EVERY_SIZE = {"LEAST_SIZE": 1, "SMALLEST_BLOCK": 24, "LARGEST_BLOCK": 24}
@@ -119,3 +118,100 @@ def test_dice_has_the_value_and_gradient_of_its_plain_form(case):
     loss = DiceLoss(**config)
     expected = outcome(loss, logits, targets, NO_SIZE)
     assert_same(outcome(loss, logits, targets, EVERY_SIZE), expected, **TOLERANCES[logits.dtype])
+
+
+def numpy_dice(logits, ids, smooth):
+    """Dice of a softmax and its gradient, in float64, in textbook form."""
+    shifted = np.exp(logits - logits.max(1, keepdims=True))
+    p = shifted / shifted.sum(1, keepdims=True)
+    m = np.moveaxis(np.eye(logits.shape[1])[ids], -1, 1)
+    pixels = tuple(range(2, logits.ndim))
+    overlaps, sizes = (p * m).sum(pixels, keepdims=True), (p + m).sum(pixels, keepdims=True) + smooth
+    dice = (2 * overlaps + smooth) / sizes
+    g = -(2 * m / sizes - dice / sizes) / dice.size
+    return (1 - dice).mean(), p * (g - (g * p).sum(1, keepdims=True))
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last", "slice"])
+# Images larger than a block, and several in one.
+@pytest.mark.parametrize("shape", [(2, 5, 400, 300), (50, 3, 40, 41)])
+def test_dice_of_large_images_is_that_of_numpy(shape, layout):
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(shape, generator=generator)
+    ids = torch.randint(shape[1], (shape[0], *shape[2:]), generator=generator)
+    expected = [torch.as_tensor(x) for x in numpy_dice(logits.double().numpy(), ids.numpy(), 1.0)]
+    leaf = laid_out(logits, layout).requires_grad_()
+    value = DiceLoss()(leaf, ids)
+    (gradient,) = torch.autograd.grad(value, leaf)
+    torch.testing.assert_close(value.double(), expected[0], rtol=1e-6, atol=0)
+    # What is left where g and its mean cancel, has the error of both.
+    torch.testing.assert_close(gradient.double(), expected[1], rtol=1e-5, atol=1e-6 * expected[1].abs().max().item())
+
+
+def test_sizes_of_large_regions_are_exact():
+    # In bins of float32, a count stays where it is from 2^24 on.
+    ids = torch.zeros(1, 2**12, 2**12 + 8, dtype=torch.long)
+    ids[0, 0] = 1
+    logits = torch.stack([30.0 - 60 * ids, 60.0 * ids - 30], 1)
+    value = DiceLoss(smooth=0.0, classes=[0])(logits, ids)
+    assert value.item() == 0
+
+
+@st.composite
+def lovasz_cases(draw):
+    batch, classes = draw(st.integers(1, 4)), draw(st.integers(1, 4))
+    sizes = draw(st.lists(st.integers(1, 6), min_size=1, max_size=3))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**20)))
+    logits = draw(st.sampled_from([0.1, 1.0, 10.0])) * torch.randn(batch, classes, *sizes, generator=generator)
+    ids = torch.randint(draw(st.integers(1, classes)), (batch, *sizes), generator=generator)
+    ignore_index = draw(st.sampled_from([None, -100, 0, 255]))
+    if ignore_index is not None:
+        ids[torch.rand(ids.shape, generator=generator) < draw(st.sampled_from([0.0, 0.3, 0.9]))] = ignore_index
+    config = {
+        "per_image": draw(st.booleans()),
+        "ignore_index": ignore_index,
+        "reduction": draw(st.sampled_from(["mean", "sum"])),
+    }
+    return config, logits.to(draw(DTYPES)), ids, draw(LAYOUTS)
+
+
+@pytest.mark.parametrize("band", [2, 2**16])
+@settings(max_examples=200, deadline=None)
+@given(case=lovasz_cases(), classes=st.sampled_from(["present", "all"]))
+def test_lovasz_softmax_has_the_value_and_gradient_of_its_plain_form(band, case, classes):
+    config, logits, ids, layout = case
+    logits = laid_out(logits, layout)
+    loss = LovaszSoftmaxLoss(classes=classes, **config)
+    with mock.patch.object(fused_lovasz, "_BAND", band):
+        found = outcome(loss, logits, ids, EVERY_SIZE)
+    expected = outcome(loss, logits, ids, NO_SIZE)
+    tolerances = TOLERANCES[logits.dtype]
+    torch.testing.assert_close(found[0], expected[0], **tolerances)
+    if logits.dtype in (torch.float32, torch.float64) and logits.abs().max() < 8 and logits.shape[1] > 2:
+        # With fewer classes, or certain ones, probabilities are 1, 0 or each other's rest, and tie.
+        torch.testing.assert_close(found[1], expected[1], **tolerances)
+
+
+@pytest.mark.parametrize("band", [2, 2**16])
+@settings(max_examples=200, deadline=None)
+@given(case=lovasz_cases(), targets_dtype=st.sampled_from([torch.long, torch.float32, torch.uint8, torch.bool]))
+def test_lovasz_hinge_has_the_value_and_gradient_of_its_plain_form(band, case, targets_dtype):
+    config, logits, ids, layout = case
+    if targets_dtype in (torch.uint8, torch.bool):
+        # They cannot hold other indices.
+        config = config | {"ignore_index": 255 if targets_dtype == torch.uint8 else -100}
+        ids = ids.clamp(0, 1)
+    masks = torch.where(ids == config["ignore_index"], ids, ids.clamp(0, 1)).to(targets_dtype)
+    logits = laid_out(logits[:, :1] if logits.ndim > 3 else logits[:, 0], layout)
+    masks = masks.reshape(logits.shape)
+    loss = LovaszHingeLoss(**config)
+    with mock.patch.object(fused_lovasz, "_BAND", band):
+        found = outcome(loss, logits, masks, EVERY_SIZE)
+    expected = outcome(loss, logits, masks, NO_SIZE)
+    tolerances = TOLERANCES[logits.dtype]
+    if isinstance(expected, str):
+        assert found == expected
+        return
+    torch.testing.assert_close(found[0], expected[0], **tolerances)
+    if logits.dtype in (torch.float32, torch.float64):
+        torch.testing.assert_close(found[1], expected[1], **tolerances)

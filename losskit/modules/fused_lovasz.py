@@ -29,7 +29,7 @@ OfValues = Callable[[Tensor, Tensor], Tensor]
 # From how many numbers on torch sorts integers by their digits, and how many are worth being made that many.
 _SORTED_BY_DIGITS, _WORTH_FILLING = 2**15, 2**13
 # How many pixels are sorted at once, unless there are more than so many such bands; a sample tells where these end.
-_BAND, _MOST_BANDS, _SAMPLE = 2**17, 8, 2**10
+_BAND, _MOST_BANDS, _SAMPLE = 2**16, 16, 2**10
 
 
 def jaccard_steps(
@@ -85,17 +85,17 @@ def kernel_of_classes(given: Classes, of_values: OfValues, per_image: bool, coun
         values = torch.zeros(totals.shape, dtype=torch.float64)
         means = None if gradient is None else torch.zeros((num_images, logits[0, 0].numel()), dtype=room.dtype)
         for index, group in enumerate(groups):
-            num_ignored = int((ids[index] == num_classes).sum())
-            inside = ids[index].argsort().split([*totals[index].tolist(), num_ignored])
-            is_inside = torch.zeros(len(ids[index]), dtype=torch.bool)
+            sizes, num_pixels = totals[index].tolist(), len(ids[index])
+            inside = torch.split(ids[index].argsort(), [*sizes, num_pixels - sum(sizes)])
+            is_inside = torch.zeros(num_pixels, dtype=torch.bool)
             steps = None if means is None else room("steps", is_inside.shape)
             for class_id in range(num_classes):
                 plane = canvas[group, class_id]
                 if counts[index, class_id]:
-                    places = inside[class_id]
-                    errors = plane.reshape(-1)
-                    errors[places] = 1 - errors[places]
-                    low = errors[places].min() if len(places) else errors.max()
+                    places, errors = inside[class_id], plane.reshape(-1)
+                    of_inside = 1 - errors[places]
+                    errors.index_copy_(0, places, of_inside)
+                    low = of_inside.min() if len(places) else errors.max()
                     pixels = _Pixels(errors, is_inside.index_fill_(0, places, True), len(places), low.item())
                     scale = scales[index, class_id].item()
                     values[index, class_id] = pixels.extension(steps, scale, None if means is None else means[group])
@@ -125,22 +125,26 @@ def kernel_of_masks(targets: Tensor, of_values: OfValues, per_image: bool, ignor
         (logits,) = tensors
         room = Workspace(logits)
         gradient = None if factor is None else torch.empty_like(logits)
-        canvas = _canvas(gradient, room, logits.shape)
+        canvas = gradient
+        if gradient is None or gradient.dtype != room.dtype or not gradient.is_contiguous():
+            canvas = torch.empty(logits.shape, dtype=room.dtype)
+        assert canvas is not None
         groups = _groups(len(logits), per_image)
-        valid = [None if ignore_index is None else _differs(targets[group], ignore_index) for group in groups]
-        counts = torch.tensor([[x is None or bool(x.any())] for x in valid])
+        counts = torch.tensor([[_has_any(_counted(targets[group], ignore_index))] for group in groups])
         scales = _scales(of_values, counts, factor)
         values = torch.zeros(counts.shape, dtype=torch.float64)
         for index, group in enumerate(groups):
-            labels, counted = targets[group].reshape(-1), valid[index]
+            labels = targets[group].reshape(-1)
+            counted = _counted(labels, ignore_index)
             is_inside = labels == 1
             is_known = (labels == 0).logical_or_(is_inside)
-            errors = room("errors", labels.shape).copy_(logits[group].reshape(-1))
+            # Until it holds the steps, the canvas has room for other things.
+            steps = canvas[group].view(-1)
+            signs = steps.fill_(1).masked_fill_(is_inside, -1)
+            errors = torch.mul(logits[group].reshape(-1), signs, out=room("errors", labels.shape)).add_(1)
             if not math.isfinite(errors.sum()):
                 return math.nan, [gradient]
-            errors.mul_(room("signs", labels.shape).fill_(1).masked_fill_(is_inside, -1)).add_(1)
             if counted is not None:
-                counted = counted.reshape(-1)
                 is_inside.logical_and_(counted)
                 is_known.logical_or_(~counted)
                 errors.masked_fill_(~counted, -1)
@@ -148,10 +152,10 @@ def kernel_of_masks(targets: Tensor, of_values: OfValues, per_image: bool, ignor
                 return math.nan, [gradient]
             total = int(is_inside.sum())
             # Errors below 0 cost nothing, but the pixels inside still count for the size of the region.
-            low = torch.where(is_inside, errors, math.inf).min() if total else errors.max()
+            low = steps.copy_(errors).masked_fill_(~is_inside, math.inf).min() if total else errors.max()
             pixels = _Pixels(errors, is_inside, total, max(low.item(), 0.0))
-            values[index, 0] = pixels.extension(canvas[group].view(-1), scales[index, 0].item())
-        if gradient is not None and canvas.data_ptr() != gradient.data_ptr():
+            values[index, 0] = pixels.extension(steps, scales[index, 0].item())
+        if gradient is not None and canvas is not gradient:
             gradient.copy_(canvas)
         return of_values(values, counts).item(), [gradient]
 
@@ -204,7 +208,7 @@ class _Pixels(NamedTuple):
         sample = self.errors[:: max(len(self.errors) // _SAMPLE, 1)]
         sample = sample[sample > self.low].sort(descending=True).values
         step = max(_BAND * _SAMPLE // len(self.errors), _SAMPLE // _MOST_BANDS)
-        return [*sample[step - 1 :: step].unique().flip(0).tolist(), self.low]
+        return [*torch.unique(sample[step - 1 :: step]).flip(0).tolist(), self.low]
 
 
 def _from_largest(numbers: Tensor) -> Tensor:
@@ -231,7 +235,7 @@ def _scales(of_values: OfValues, counts: Tensor, factor: float | None) -> Tensor
 
 
 def _canvas(gradient: Tensor | None, room: Workspace, shape: Sequence[int]) -> Tensor:
-    """Contiguous room for numbers of a shape; that of the gradient, in whatever order that lies there."""
+    """Contiguous room for numbers of a shape: where possible that of the gradient, which may have another order."""
     if gradient is not None and gradient.dtype == room.dtype:
         memory = gradient.permute(memory_order(gradient))
         if memory.is_contiguous():
@@ -246,9 +250,19 @@ def _ids(given: Classes, group: slice, num_classes: int) -> Tensor:
     return ids if given.valid is None else ids.masked_fill(~given.valid[group].reshape(-1), num_classes)
 
 
-def _differs(targets: Tensor, index: int) -> Tensor:
-    # uint8 and bool cannot hold a negative index.
-    return (targets if targets.is_floating_point() else targets.long()) != index
+def _counted(labels: Tensor, ignore_index: int | None) -> Tensor | None:
+    """Which labels count; None for all."""
+    if ignore_index is None:
+        return None
+    if not labels.is_floating_point() and labels.dtype != torch.bool:
+        limits = torch.iinfo(labels.dtype)
+        if not limits.min <= ignore_index <= limits.max:
+            return None
+    return labels != ignore_index
+
+
+def _has_any(counted: Tensor | None) -> bool:
+    return counted is None or bool(counted.any())
 
 
 def _fill(canvas: Tensor, logits: Tensor, valid: Tensor | None, room: Workspace) -> None:
