@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.memory import peak_memory
 from losskit.modules import fused, fused_lovasz
 from losskit.modules.lovasz import LovaszHingeLoss, LovaszSoftmaxLoss
 from losskit.modules.segmentation import DiceLoss
@@ -54,6 +55,7 @@ def laid_out(tensor, layout):
     return tensor.contiguous()
 
 
+FULL = (torch.float32, torch.float64)
 LAYOUTS = st.sampled_from(["contiguous", "channels_last", "batch_last", "slice"])
 DTYPES = st.sampled_from([torch.float32, torch.float64, torch.float16, torch.bfloat16])
 TOLERANCES = {
@@ -187,8 +189,8 @@ def test_lovasz_softmax_has_the_value_and_gradient_of_its_plain_form(band, case,
     expected = outcome(loss, logits, ids, NO_SIZE)
     tolerances = TOLERANCES[logits.dtype]
     torch.testing.assert_close(found[0], expected[0], **tolerances)
-    if logits.dtype in (torch.float32, torch.float64) and logits.abs().max() < 8 and logits.shape[1] > 2:
-        # With fewer classes, or certain ones, probabilities are 1, 0 or each other's rest, and tie.
+    if logits.dtype in FULL and logits.abs().max() < 8 and logits.shape[1] > 1:
+        # Certain probabilities tie, as those of a single class do.
         torch.testing.assert_close(found[1], expected[1], **tolerances)
 
 
@@ -201,7 +203,8 @@ def test_lovasz_hinge_has_the_value_and_gradient_of_its_plain_form(band, case, t
         # They cannot hold other indices.
         config = config | {"ignore_index": 255 if targets_dtype == torch.uint8 else -100}
         ids = ids.clamp(0, 1)
-    masks = torch.where(ids == config["ignore_index"], ids, ids.clamp(0, 1)).to(targets_dtype)
+    index = config["ignore_index"]
+    masks = (ids.clamp(0, 1) if index is None else torch.where(ids == index, ids, ids.clamp(0, 1))).to(targets_dtype)
     logits = laid_out(logits[:, :1] if logits.ndim > 3 else logits[:, 0], layout)
     masks = masks.reshape(logits.shape)
     loss = LovaszHingeLoss(**config)
@@ -213,5 +216,112 @@ def test_lovasz_hinge_has_the_value_and_gradient_of_its_plain_form(band, case, t
         assert found == expected
         return
     torch.testing.assert_close(found[0], expected[0], **tolerances)
-    if logits.dtype in (torch.float32, torch.float64):
+    if logits.dtype in FULL:
         torch.testing.assert_close(found[1], expected[1], **tolerances)
+
+
+@pytest.mark.parametrize("loss", [LovaszHingeLoss(), LovaszSoftmaxLoss(), LovaszSoftmaxLoss(classes="all")])
+def test_a_gradient_among_ties_is_a_subgradient(loss):
+    # The loss is convex in the errors: in no direction does it rise less than any of its gradients says.
+    generator = torch.Generator().manual_seed(0)
+    is_hinge = isinstance(loss, LovaszHingeLoss)
+    shape = (3, 8, 8) if is_hinge else (3, 3, 8, 8)
+    logits = torch.randint(-1, 2, shape, generator=generator).double()
+    targets = torch.randint(2, (3, 8, 8), generator=generator)
+    value, gradient = outcome(loss, logits, targets, EVERY_SIZE)
+    assert (gradient != 0).any()
+    for _ in range(20):
+        step = 1e-6 * torch.randn(shape, generator=generator, dtype=torch.float64)
+        with torch.no_grad():
+            rise = loss(logits + step, targets) - value
+        assert rise >= (gradient / 3 * step).sum() - 1e-11
+
+
+@pytest.mark.parametrize("name", ["dice", "dice_of_masks", "lovasz_softmax", "lovasz_hinge"])
+@pytest.mark.parametrize("special", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("is_ignored", [False, True])
+def test_what_is_not_finite_gives_what_the_plain_form_gives(name, special, is_ignored):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 6, 6, generator=generator)
+    targets = torch.randint(3, (2, 6, 6), generator=generator)
+    loss = {"lovasz_softmax": LovaszSoftmaxLoss(), "lovasz_hinge": LovaszHingeLoss()}.get(name, DiceLoss())
+    if name == "lovasz_hinge":
+        logits, targets = logits[:, 0], targets.clamp_max(1)
+    if name == "dice_of_masks":
+        targets = torch.rand(logits.shape, generator=generator)
+    index = (1, 2, 3) if name == "lovasz_hinge" else (1, 1, 2, 3)
+    logits[index] = special
+    if is_ignored:
+        targets[index if targets.ndim == logits.ndim else (1, 2, 3)] = -100
+    found, expected = (outcome(loss, logits, targets, constants) for constants in (EVERY_SIZE, NO_SIZE))
+    assert_same(found, expected, **TOLERANCES[torch.float32])
+
+
+@pytest.mark.parametrize("targets", [torch.full((2, 3, 6, 6), 2), torch.full((2, 3, 6, 6), -1)])
+def test_class_ids_in_place_of_masks_are_refused(targets):
+    logits = torch.randn(2, 3, 6, 6)
+    found, expected = (outcome(DiceLoss(), logits, targets, constants) for constants in (EVERY_SIZE, NO_SIZE))
+    assert "outside 0 to 1" in expected
+    assert found == expected
+
+
+def test_labels_of_the_hinge_are_looked_at():
+    logits, targets = torch.randn(2, 6, 6), torch.zeros(2, 6, 6)
+    targets[1, 2, 3] = 0.5
+    assert "0.5 at index (1, 2, 3)" in outcome(LovaszHingeLoss(), logits, targets, EVERY_SIZE)
+
+
+def test_soft_masks_that_are_learned_keep_their_gradient():
+    logits, masks = torch.randn(2, 3, 128, 128), torch.rand(2, 3, 128, 128, requires_grad=True)
+    (gradient,) = torch.autograd.grad(DiceLoss()(logits.requires_grad_(), masks), masks)
+    assert (gradient != 0).any()
+
+
+def test_backward_may_be_called_again():
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.randint(3, (2, 128, 128), generator=generator)
+    for loss in (DiceLoss(), LovaszSoftmaxLoss()):
+        for dtype in (torch.float32, torch.bfloat16):
+            logits = torch.randn(2, 3, 128, 128, generator=generator).to(dtype).requires_grad_()
+            value = loss(logits, targets)
+            first, second = (torch.autograd.grad(value, logits, retain_graph=True)[0] for _ in range(2))
+            assert torch.equal(first, second)
+
+
+# Beside the gradient there are parts of it, and a few numbers per pixel.
+@pytest.mark.parametrize(
+    ("loss", "layout", "most"),
+    [
+        (DiceLoss(), "contiguous", 1.25),
+        (DiceLoss(), "channels_last", 1.25),
+        (DiceLoss(squared=True, average="class", ignore_index=3), "contiguous", 1.25),
+        (LovaszSoftmaxLoss(per_image=True), "contiguous", 1.25),
+        # A class of all images is sorted at once.
+        (LovaszSoftmaxLoss(), "contiguous", 1.4),
+        # An image is laid out anew.
+        (LovaszSoftmaxLoss(per_image=True), "channels_last", 1.5),
+    ],
+)
+def test_peak_memory_is_little_more_than_the_gradient(loss, layout, most):
+    generator = torch.Generator().manual_seed(0)
+    logits = laid_out(torch.randn(8, 21, 128, 128, generator=generator), layout).requires_grad_()
+    ids = torch.randint(21, (8, 128, 128), generator=generator)
+    peak = peak_memory(lambda: torch.autograd.grad(loss(logits, ids), logits))
+    assert peak <= most * logits.numel() * logits.element_size()
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool, torch.uint8])
+def test_peak_memory_of_masks_is_little_more_than_the_gradient(activation, dtype):
+    logits = torch.randn(8, 21, 128, 128, requires_grad=True)
+    masks = torch.rand(8, 21, 128, 128).round().to(dtype)
+    loss = DiceLoss(activation=activation)
+    peak = peak_memory(lambda: torch.autograd.grad(loss(logits, masks), logits))
+    assert peak <= 1.25 * logits.numel() * logits.element_size()
+
+
+def test_an_image_of_the_hinge_takes_memory_by_itself():
+    logits, masks = torch.randn(64, 128, 128, requires_grad=True), torch.randint(2, (64, 128, 128))
+    loss = LovaszHingeLoss()
+    peak = peak_memory(lambda: torch.autograd.grad(loss(logits, masks), logits))
+    assert peak <= 1.5 * logits.numel() * logits.element_size()

@@ -86,13 +86,14 @@ def kernel_of_classes(given: Classes, of_values: OfValues, per_image: bool, coun
         means = None if gradient is None else torch.zeros((num_images, logits[0, 0].numel()), dtype=room.dtype)
         for index, group in enumerate(groups):
             sizes, num_pixels = totals[index].tolist(), len(ids[index])
-            inside = torch.split(ids[index].argsort(), [*sizes, num_pixels - sum(sizes)])
+            # Half as wide as torch makes indices, as they take room for a while.
+            inside = torch.split(ids[index].argsort().int(), [*sizes, num_pixels - sum(sizes)])
             is_inside = torch.zeros(num_pixels, dtype=torch.bool)
             steps = None if means is None else room("steps", is_inside.shape)
             for class_id in range(num_classes):
                 plane = canvas[group, class_id]
                 if counts[index, class_id]:
-                    places, errors = inside[class_id], plane.reshape(-1)
+                    places, errors = inside[class_id].long(), plane.reshape(-1)
                     of_inside = 1 - errors[places]
                     errors.index_copy_(0, places, of_inside)
                     low = of_inside.min() if len(places) else errors.max()
@@ -287,5 +288,5 @@ def _differentiate(gradient: Tensor, logits: Tensor, canvas: Tensor, means: Tens
             torch.ops.aten._softmax.out(block.tensor(0, room.dtype), 1, False, out=found)
             mean = block.item(0)
             assert mean is not None
-            terms = torch.sub(block.tensor(2), mean.unsqueeze(1), out=room("terms", block.shape))
-            block.store(1, found.mul_(terms))
+            # The steps are not needed any more.
+            block.store(1, block.tensor(2).sub_(mean.unsqueeze(1)).mul_(found))
