@@ -96,32 +96,26 @@ class _Regions:
         for part in self._parts():
             probabilities = self._probabilities(part)
             masks, valid = self._masks(part)
+            terms = self._room("terms", probabilities.shape)
             if valid is not None:
-                probabilities = probabilities * valid
+                probabilities = torch.mul(probabilities, valid, out=self._room("counts", probabilities.shape))
             if masks is None:
                 overlaps[part.rows] += part.per_label(probabilities.gather(2, part.ids()))
                 true_sizes[part.rows] += part.per_label(valid)
             else:
-                overlaps[part.rows] += part.per_class(probabilities * masks)
-                true_sizes[part.rows] += part.per_class(masks.square() if self._squared else masks)
-            sizes[part.rows] += part.per_class(probabilities.square() if self._squared else probabilities)
+                overlaps[part.rows] += part.per_class(torch.mul(probabilities, masks, out=terms))
+                true_sizes[part.rows] += part.per_class(torch.square(masks, out=terms) if self._squared else masks)
+            counts = torch.square(probabilities, out=terms) if self._squared else probabilities
+            sizes[part.rows] += part.per_class(counts)
         return overlaps, sizes, true_sizes
 
     def differentiate(self, of_overlaps: Tensor, of_sizes: Tensor) -> None:
         """Makes the gradient, from the derivatives of the loss with respect to the sums."""
         for part in self._parts():
             probabilities = self._probabilities(part)
-            masks, valid = self._masks(part)
-            counts = part.along_classes(of_sizes)
-            if self._squared:
-                counts = probabilities * (2 * counts)
-            if masks is not None:
-                counts = torch.addcmul(counts, part.along_classes(of_overlaps), masks)
-                if valid is not None:
-                    # Of a pixel, some masks may count and others not.
-                    counts.mul_(valid)
+            counts = self._counts(part, probabilities, of_overlaps, of_sizes)
             found, own = probabilities, None
-            if masks is None:
+            if self._are_ids:
                 # The mask of class ids is 1 in one place: there, more is added.
                 ids, at_labels = part.ids(), part.at_labels(of_overlaps)
                 own = probabilities.gather(2, ids)
@@ -133,16 +127,32 @@ class _Regions:
                     mean += at_labels
                 found.mul_(torch.sub(counts, mean, out=terms))
             elif self._activation == "sigmoid":
-                found.mul_((1 - probabilities).mul_(counts))
+                terms = torch.sub(1, probabilities, out=self._room("terms", probabilities.shape))
+                found.mul_(terms.mul_(counts))
                 if own is not None:
                     at_labels = at_labels * own * (1 - own)
             else:
                 found = part.buffer().copy_(counts.expand_as(probabilities))
             if own is not None:
                 found.scatter_add_(2, ids, at_labels)
+                valid = part.valid()
                 if valid is not None:
                     found.mul_(valid)
             part.store(found)
+
+    def _counts(self, part: _Part, probabilities: Tensor, of_overlaps: Tensor, of_sizes: Tensor) -> Tensor:
+        """$g$, without what is added at the labels of class ids."""
+        counts = part.along_classes(of_sizes)
+        if self._squared:
+            counts = torch.mul(probabilities, 2 * counts, out=self._room("counts", probabilities.shape))
+        if self._are_ids:
+            return counts
+        masks, valid = self._masks(part)
+        assert masks is not None
+        room = self._room("counts", probabilities.shape)
+        counts = torch.addcmul(counts, part.along_classes(of_overlaps), masks, out=room)
+        # Of a pixel, some masks may count and others not.
+        return counts if valid is None else counts.mul_(valid)
 
     def _parts(self, size: int | None = None) -> Iterator[_Part]:
         """The blocks, or parts of another size. Each lies within a sample, or has several whole ones."""
@@ -184,7 +194,7 @@ class _Regions:
             low, high = (extreme.item() for extreme in masks.aminmax())
             if self._ignore_index is not None and low <= self._ignore_index <= high:
                 valid = masks != self._ignore_index
-                masks = masks * valid
+                masks = torch.mul(masks, valid, out=self._room("tensor 2", masks.shape))
                 low, high = (extreme.item() for extreme in masks.aminmax())
             if self._may_be_ids and (low < 0 or high > 1):
                 # Of which the plain form has an error to tell.
@@ -215,7 +225,10 @@ class _Part:
 
     def tensor(self, index: int) -> Tensor:
         """One of the tensors."""
-        return self.by_sample(self._block.tensor(index, self._room.dtype))
+        found = self._block.tensor(index)
+        if found.dtype != self._room.dtype:
+            found = self._room(f"tensor {index}", found.shape).copy_(found)
+        return self.by_sample(found)
 
     def buffer(self) -> Tensor:
         """Room for the gradient, where possible its own memory."""
