@@ -205,7 +205,9 @@ class _Pixels(NamedTuple):
         return value
 
     def _bands(self) -> list[float]:
-        """Errors from which on pixels are sorted together, so that what that takes stays small."""
+        """Errors from which on pixels are sorted together, so that what that takes stays small; the last has all."""
+        if len(self.errors) <= _BAND:
+            return [self.low]
         sample = self.errors[:: max(len(self.errors) // _SAMPLE, 1)]
         sample = sample[sample > self.low].sort(descending=True).values
         step = max(_BAND * _SAMPLE // len(self.errors), _SAMPLE // _MOST_BANDS)

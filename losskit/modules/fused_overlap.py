@@ -13,12 +13,14 @@ $p_c\\,(1 - p_c)\\,g_c$ for a sigmoid.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
+from losskit.modules import fused
 from losskit.modules.fused import Block, Gradients, Kernel, Workspace, block_size, blocks
 from losskit.modules.shapes import FULL, Classes
 
@@ -90,7 +92,7 @@ class _Regions:
         if self.holds_probabilities:
             # Whole samples, where they lie in one piece: what is written needs no other room.
             is_whole = logits[:1].permute(memory_order(logits)).is_contiguous()
-            for part in self._parts(logits[:1].numel() if is_whole else None):
+            for part in self._parts(max(logits[:1].numel(), block_size(logits)) if is_whole else None):
                 part.store(self._activated(part))
         overlaps, sizes, true_sizes = torch.zeros((3, *logits.shape[:2]), dtype=torch.float64, device=logits.device)
         for part in self._parts():
@@ -100,7 +102,7 @@ class _Regions:
             if valid is not None:
                 probabilities = torch.mul(probabilities, valid, out=self._room("counts", probabilities.shape))
             if masks is None:
-                overlaps[part.rows] += part.per_label(probabilities.gather(2, part.ids()))
+                overlaps[part.rows] += part.per_label(probabilities.gather(2, part.ids))
                 true_sizes[part.rows] += part.per_label(valid)
             else:
                 overlaps[part.rows] += part.per_class(torch.mul(probabilities, masks, out=terms))
@@ -117,7 +119,7 @@ class _Regions:
             found, own = probabilities, None
             if self._are_ids:
                 # The mask of class ids is 1 in one place: there, more is added.
-                ids, at_labels = part.ids(), part.at_labels(of_overlaps)
+                ids, at_labels = part.ids, part.at_labels(of_overlaps)
                 own = probabilities.gather(2, ids)
             if self._activation == "softmax":
                 terms = torch.mul(probabilities, counts, out=self._room("terms", probabilities.shape))
@@ -157,7 +159,9 @@ class _Regions:
     def _parts(self, size: int | None = None) -> Iterator[_Part]:
         """The blocks, or parts of another size. Each lies within a sample, or has several whole ones."""
         logits = self._logits
-        size = block_size(logits) if size is None else size
+        if size is None:
+            # So much is done with a block that small ones take longer to call than to compute.
+            size = max(block_size(logits), 2 * fused.SMALLEST_BLOCK)
         step = max(size // max(logits[0].numel(), 1), 1)
         order = memory_order(logits)
         rest = [d - (d > 1) for d in order if d != 1]
@@ -242,6 +246,7 @@ class _Part:
         """As the block itself has it, with the class axis 1."""
         return tensor.flatten(0, 1)
 
+    @functools.cached_property
     def ids(self) -> Tensor:
         """The class ids, with a class axis."""
         ids = self._block.item(0)
@@ -261,7 +266,7 @@ class _Part:
         """The sums of values of pixels, of ones without any, over those of each label, `(samples, classes)`."""
         shape = self._num_samples, self._block.shape[1]
         weights = None if values is None else values.flatten().double()
-        return torch.bincount(self._places(), weights, shape[0] * shape[1]).view(shape)
+        return torch.bincount(self._places, weights, shape[0] * shape[1]).view(shape)
 
     def along_classes(self, table: Tensor) -> Tensor:
         """What a table `(batch, classes)` says of all pixels."""
@@ -269,11 +274,12 @@ class _Part:
 
     def at_labels(self, table: Tensor) -> Tensor:
         """What a table `(batch, classes)` says of the pixels' labels, with a class axis."""
-        return table[self.rows].to(self._room.dtype).flatten().index_select(0, self._places()).view(self.ids().shape)
+        return table[self.rows].to(self._room.dtype).flatten().index_select(0, self._places).view(self.ids.shape)
 
+    @functools.cached_property
     def _places(self) -> Tensor:
         """Where the pixels' labels lie in the rows of a table."""
-        ids = self.ids().reshape(self._num_samples, -1)
+        ids = self.ids.reshape(self._num_samples, -1)
         if self._num_samples > 1:
             ids = ids + self._block.shape[1] * torch.arange(self._num_samples, device=ids.device).unsqueeze(1)
         return ids.flatten()

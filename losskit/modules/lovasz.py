@@ -49,14 +49,11 @@ def lovasz_softmax_loss(
         return of_values(*_values_of_classes(given.of(logits), classes, per_image))
 
     num_pixels = given.targets.numel() // (max(len(given.targets), 1) if per_image else 1)
-    if reduction == "none" or not _are_enough(num_pixels) or not fused.can_fuse(given.logits):
+    # A kernel sorts the pixels of each class by themselves; that takes a while to call.
+    is_large = num_pixels >= fused.LEAST_SIZE / 8 and given.logits.numel() >= 4 * fused.LEAST_SIZE
+    if reduction == "none" or not is_large or not fused.can_fuse(given.logits):
         return plain(given.logits)
     return fused.fused(kernel_of_classes(given, of_values, per_image, classes == "all"), plain, given.logits)
-
-
-def _are_enough(num_pixels: int) -> bool:
-    """Whether a kernel is worth it, which goes through the pixels of each value by themselves."""
-    return num_pixels >= fused.LEAST_SIZE / 16
 
 
 def _values_of_classes(given: Classes, classes: str, per_image: bool) -> tuple[Tensor, Tensor]:
@@ -146,7 +143,8 @@ def lovasz_hinge_loss(
         return of_values(_extension(errors, is_inside, valid).unsqueeze(1), valid.any(-1))
 
     num_pixels = targets.numel() // (max(len(targets), 1) if per_image else 1)
-    if reduction == "none" or not _are_enough(num_pixels) or not fused.can_fuse(logits, targets):
+    is_large = num_pixels >= fused.LEAST_SIZE / 2
+    if reduction == "none" or not is_large or not fused.can_fuse(logits, targets):
         return plain(logits)
     return fused.fused(kernel_of_masks(targets, of_values, per_image, ignore_index), plain, logits)
 
