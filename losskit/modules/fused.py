@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from losskit.modules import checking
 from losskit.modules.shapes import FULL, without_autocast
@@ -27,21 +26,23 @@ Gradients = Sequence[Tensor | None]
 # of its input; without a factor, no gradients are asked for. It gets half precision as it is, and computes in float32.
 Kernel = Callable[[Sequence[Tensor], "float | None"], tuple[float, Gradients]]
 
-# Elements of an input from which on a kernel is the faster form.
-LEAST_SIZE = 2**15
-# Elements of a block: as many as a processor's cache holds, and no more than a small part of the gradient.
-SMALLEST_BLOCK, LARGEST_BLOCK, LARGEST_SHARE = 2**16, 2**18, 1 / 16
+# Elements of an input from which on a kernel is faster than a plain form of several steps.
+LEAST_SIZE = 2**17
+# Elements of a block: as many as a processor's cache holds.
+SMALLEST_BLOCK, LARGEST_BLOCK = 2**15, 2**18
 
 
-def can_fuse(*tensors: Tensor | None) -> bool:
-    """Whether kernels may take these inputs, the first of which is the largest: on a CPU, in plain eager code."""
+def can_fuse(*tensors: Tensor | None, times_least_size: int = 1) -> bool:
+    """Whether kernels may take these inputs, the first of which is the largest: on a CPU, in plain eager code.
+
+    A kernel that is faster only than larger plain forms says how many times larger.
+    """
     largest = tensors[0]
     return (
         largest is not None
-        and largest.numel() >= LEAST_SIZE
+        and largest.numel() >= max(LEAST_SIZE * times_least_size, 1)
         and all(tensor is None or checking.can_peek(tensor) for tensor in tensors)
         and forward_ad._current_level < 0
-        and not is_in_torch_dispatch_mode()
     )
 
 
@@ -76,6 +77,7 @@ def reduced(
     *,
     count: Tensor | int | None = None,
     normalizer: Tensor | float | None = None,
+    constants: Sequence[Tensor] = (),
 ) -> Tensor:
     """`plain(*tensors)`, which reduces its values as the rest of the arguments would have `reduce` do it.
 
@@ -86,8 +88,10 @@ def reduced(
         reduction: `mean`, `batchmean` or `sum`; for others, the plain form is taken.
         count: as in `reduce`.
         normalizer: as in `reduce`.
+        constants: what the kernel takes besides, and gives no gradient.
     """
-    divisor = _divisor(tensors, reduction, count, normalizer) if can_fuse(*tensors) else 0.0
+    is_possible = can_fuse(*tensors, *constants) and not any(constant.requires_grad for constant in constants)
+    divisor = _divisor(tensors, reduction, count, normalizer) if is_possible else 0.0
     if not divisor > 0:
         return plain(*tensors)
 
@@ -137,15 +141,19 @@ class _Fused(torch.autograd.Function):
         # They are given away: what becomes the gradient of a parameter must have no second owner, or it is copied.
         gradients, ctx.gradients = ctx.gradients, None
         needed = ctx.needs_input_grad[4:]
-        if torch.is_grad_enabled() or not checking.can_peek(factor):
+        number = None
+        if not torch.is_grad_enabled() and checking.can_peek(factor):
+            with contextlib.suppress(RuntimeError):  # where it stands for several numbers at once
+                number = factor.item()
+        if number is None:
             gradients = _differentiated(ctx.plain, ctx.saved_tensors, needed, factor)
         elif gradients is None:
             with without_autocast(factor):
-                _, gradients = ctx.kernel(ctx.saved_tensors, factor.item())
-        elif factor.item() != 1:
+                _, gradients = ctx.kernel(ctx.saved_tensors, number)
+        elif number != 1:
             for gradient in gradients:
                 if gradient is not None:
-                    gradient.mul_(factor)
+                    gradient.mul_(number)
         return None, None, None, None, *(g if n else None for g, n in zip(gradients, needed, strict=True))
 
 
@@ -161,9 +169,12 @@ def _differentiated(
     return [next(found) if is_needed else None for is_needed in needed]
 
 
-def block_size(tensor: Tensor) -> int:
-    """How many elements of a tensor a block has at most, unless a single item has more."""
-    return max(SMALLEST_BLOCK, min(LARGEST_BLOCK, int(tensor.numel() * LARGEST_SHARE)))
+def block_size(tensor: Tensor, num_rooms: int) -> int:
+    """How many elements of a tensor a block has at most, unless a single item has more.
+
+    All that a kernel has room for, `num_rooms` times a block, is a sixteenth of the tensor at most.
+    """
+    return max(SMALLEST_BLOCK, min(LARGEST_BLOCK, tensor.numel() // max(16 * num_rooms, 1)))
 
 
 class Block:
@@ -236,6 +247,7 @@ def blocks(
     tensors: Sequence[Tensor | None],
     items: Sequence[Tensor | None] = (),
     axis: int | None = None,
+    num_rooms: int = 0,
     size: int | None = None,
 ) -> Iterator[Block]:
     """The blocks of tensors, in the order in which the first lies in memory.
@@ -244,7 +256,8 @@ def blocks(
         tensors: of one shape; the first is no None.
         items: of that shape without its class axis.
         axis: the class axis, along which nothing is cut; None where each element stands for itself.
-        size: the `block_size`, where the tensors are themselves parts of others.
+        num_rooms: how many arrays of a block's size the kernel needs besides.
+        size: the most elements of a block, where these tensors are themselves parts of others.
     """
     first = tensors[0]
     assert first is not None
@@ -255,7 +268,7 @@ def blocks(
         [None if tensor is None else tensor.permute(order) for tensor in tensors],
         [None if item is None else item.permute(rest) for item in items],
         place,
-        block_size(first) if size is None else size,
+        block_size(first, num_rooms) if size is None else size,
     )
 
 

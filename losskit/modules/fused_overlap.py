@@ -92,7 +92,7 @@ class _Regions:
         if self.holds_probabilities:
             # Whole samples, where they lie in one piece: what is written needs no other room.
             is_whole = logits[:1].permute(memory_order(logits)).is_contiguous()
-            for part in self._parts(max(logits[:1].numel(), block_size(logits)) if is_whole else None):
+            for part in self._parts(max(logits[:1].numel(), block_size(logits, 1)) if is_whole else None):
                 part.store(self._activated(part))
         overlaps, sizes, true_sizes = torch.zeros((3, *logits.shape[:2]), dtype=torch.float64, device=logits.device)
         for part in self._parts():
@@ -161,7 +161,7 @@ class _Regions:
         logits = self._logits
         if size is None:
             # So much is done with a block that small ones take longer to call than to compute.
-            size = max(block_size(logits), 2 * fused.SMALLEST_BLOCK)
+            size = max(block_size(logits, 1), 4 * fused.SMALLEST_BLOCK)
         step = max(size // max(logits[0].numel(), 1), 1)
         order = memory_order(logits)
         rest = [d - (d > 1) for d in order if d != 1]
@@ -170,7 +170,7 @@ class _Regions:
             tensors = [None if tensor is None else tensor[rows] for tensor in (logits, *self._others)]
             items = [None if item is None else item[rows] for item in self._items]
             if step == 1:
-                for block in blocks(tensors, items, 1, size):
+                for block in blocks(tensors, items, 1, size=size):
                     yield _Part(block, rows, self._room)
             else:
                 tensors = [None if tensor is None else tensor.permute(order) for tensor in tensors]

@@ -50,8 +50,8 @@ def lovasz_softmax_loss(
 
     num_pixels = given.targets.numel() // (max(len(given.targets), 1) if per_image else 1)
     # A kernel sorts the pixels of each class by themselves; that takes a while to call.
-    is_large = num_pixels >= fused.LEAST_SIZE / 8 and given.logits.numel() >= 4 * fused.LEAST_SIZE
-    if reduction == "none" or not is_large or not fused.can_fuse(given.logits):
+    is_worth_it = num_pixels >= fused.LEAST_SIZE / 32
+    if reduction == "none" or not is_worth_it or not fused.can_fuse(given.logits):
         return plain(given.logits)
     return fused.fused(kernel_of_classes(given, of_values, per_image, classes == "all"), plain, given.logits)
 
@@ -143,8 +143,8 @@ def lovasz_hinge_loss(
         return of_values(_extension(errors, is_inside, valid).unsqueeze(1), valid.any(-1))
 
     num_pixels = targets.numel() // (max(len(targets), 1) if per_image else 1)
-    is_large = num_pixels >= fused.LEAST_SIZE / 2
-    if reduction == "none" or not is_large or not fused.can_fuse(logits, targets):
+    is_worth_it = num_pixels >= fused.LEAST_SIZE / 8
+    if reduction == "none" or not is_worth_it or not fused.can_fuse(logits, targets):
         return plain(logits)
     return fused.fused(kernel_of_masks(targets, of_values, per_image, ignore_index), plain, logits)
 

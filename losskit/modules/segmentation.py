@@ -69,8 +69,7 @@ def dice_loss(
         return of_sums(overlaps, sizes, (masks.square() if squared else masks).sum(2))
 
     is_constant = not given.targets.requires_grad and (weights is None or not weights.requires_grad)
-    is_large = given.logits.numel() >= 16 * fused.LEAST_SIZE
-    if reduction == "none" or not is_constant or not is_large or not fused.can_fuse(given.logits, given.targets):
+    if reduction == "none" or not is_constant or not fused.can_fuse(given.logits, given.targets, times_least_size=4):
         return plain(given.logits)
     kernel = kernel_of_overlaps(given, activation, of_sums, squared=squared, ignore_index=ignore_index)
     return fused.fused(kernel, plain, given.logits)

@@ -64,7 +64,7 @@ def soft_label_cross_entropy_loss(
         return reduce(values, reduction, count=count, normalizer=normalizer)
 
     kernel = kernel_of_labels(labels, 1, totals=None if divisors is None else divisors.squeeze(1))
-    return fused.reduced(kernel, plain, [logits], reduction, count=count, normalizer=normalizer)
+    return fused.reduced(kernel, plain, [logits], reduction, count=count, normalizer=normalizer, constants=[labels])
 
 
 @register_loss(
@@ -112,6 +112,8 @@ def _scores(targets: Tensor, ignore_index: int | None) -> Tensor:
     """The scores, 0 where they are marked to be ignored; a mark of 0 or more would be a score."""
     if ignore_index is None or ignore_index >= 0:
         return targets
+    if checking.can_peek(targets) and targets.numel() and targets.amin() > ignore_index:
+        return targets  # as it is most often, and without a copy
     return targets.masked_fill(targets == ignore_index, 0)
 
 
@@ -155,7 +157,7 @@ def label_smoothing_cross_entropy_loss(
     num_classes = logits.shape[given.axis]
     share = label_smoothing * num_classes / max(num_classes - 1, 1) if to_others else label_smoothing
     kernel = cross_entropy_of_ids(given, None, share)
-    return fused.reduced(kernel, plain, [logits], reduction, count=count, normalizer=normalizer)
+    return fused.reduced(kernel, plain, [logits], reduction, count=count, normalizer=normalizer, constants=[targets])
 
 
 @register_loss(
