@@ -14,7 +14,7 @@ from losskit.modules import fused, fused_lovasz
 from losskit.modules.lovasz import LovaszHingeLoss, LovaszSoftmaxLoss
 from losskit.modules.segmentation import DiceLoss
 
-EVERY_SIZE = {"LEAST_SIZE": 1 / 16, "SMALLEST_BLOCK": 12, "LARGEST_BLOCK": 24}
+EVERY_SIZE = {"LEAST_SIZE": 0, "SMALLEST_BLOCK": 6, "LARGEST_BLOCK": 24}
 NO_SIZE = {"LEAST_SIZE": 10**12}
 
 
