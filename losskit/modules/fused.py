@@ -248,6 +248,7 @@ def blocks(
     items: Sequence[Tensor | None] = (),
     axis: int | None = None,
     num_rooms: int = 0,
+    size: int | None = None,
 ) -> Iterator[Block]:
     """The blocks of tensors, in the order in which the first lies in memory.
 
@@ -256,6 +257,7 @@ def blocks(
         items: of that shape without its class axis.
         axis: the class axis, along which nothing is cut; None where each element stands for itself.
         num_rooms: how many arrays of a block's size the kernel needs besides.
+        size: the most elements of a block, where these tensors are themselves parts of others.
     """
     first = tensors[0]
     assert first is not None
@@ -266,7 +268,7 @@ def blocks(
         [None if tensor is None else tensor.permute(order) for tensor in tensors],
         [None if item is None else item.permute(rest) for item in items],
         place,
-        block_size(first, num_rooms),
+        block_size(first, num_rooms) if size is None else size,
     )
 
 
