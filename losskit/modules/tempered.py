@@ -14,9 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from losskit.constants import CATEGORY, CATEGORY_DISTRIBUTION, IMAGE, SEQUENCE, TEXT
+from losskit.modules import fused
 from losskit.modules.class_ids import ClassIdsLoss
+from losskit.modules.fused_tempered import kernel_of_tempered, own_term, tempered_log
 from losskit.modules.reduction import masked, reduce
-from losskit.modules.shapes import read_classes
+from losskit.modules.shapes import Classes, read_classes
 from losskit.registry import register_loss
 from losskit.schema.tempered import TemperedSoftmaxCrossEntropyLossConfig
 
@@ -35,12 +37,25 @@ def tempered_softmax_cross_entropy_loss(
     normalizer: Tensor | float | None = None,
 ) -> Tensor:
     """See `TemperedSoftmaxCrossEntropyLoss`."""
-    given = read_classes(logits, targets, axis=class_axis, ignore_index=ignore_index)
+    given = read_classes(logits, targets, axis=class_axis, ignore_index=ignore_index, upcast=False)
+    count = given.num_items()
+
+    def plain(logits: Tensor) -> Tensor:
+        full = given.of(logits)
+        values = _values(full, t1, t2, label_smoothing, num_iters)
+        return reduce(masked(values, full.valid), reduction, count=count, normalizer=normalizer)
+
+    kernel = kernel_of_tempered(given, t1, t2, label_smoothing, num_iters)
+    return fused.reduced(kernel, plain, [logits], reduction, count=count, normalizer=normalizer)
+
+
+def _values(given: Classes, t1: float, t2: float, label_smoothing: float, num_iters: int) -> Tensor:
+    """The loss of each item."""
     log_p = log_tempered_softmax(given.logits.movedim(given.axis, -1), t2, num_iters)
     num_classes = log_p.shape[-1]
     share = label_smoothing / max(num_classes - 1, 1)
     # Bregman divergence: sum over classes of y (log_t1 y - log_t1 p) - (y^(2 - t1) - p^(2 - t1)) / (2 - t1)
-    log_t1_p = _tempered_log(log_p, t1)
+    log_t1_p = tempered_log(log_p, t1)
     if given.are_ids:
         label = 1 - label_smoothing if num_classes > 1 else 1.0
         chosen = log_t1_p.gather(-1, given.targets.unsqueeze(-1)).squeeze(-1)
@@ -49,15 +64,15 @@ def tempered_softmax_cross_entropy_loss(
             # With t1 = 1, a class that cannot be would cost infinitely much.
             finite = torch.where(log_t1_p > -math.inf, log_t1_p, torch.zeros_like(log_t1_p))
             crossed = crossed + share * finite.sum(-1)
-        constant = _own_term(label, t1) + (num_classes - 1) * _own_term(share, t1)
+        constant = own_term(label, t1) + (num_classes - 1) * own_term(share, t1)
     else:
         labels = given.targets.movedim(given.axis, -1)
         labels = (1 - label_smoothing - share) * labels + share
         counts = (given.targets.movedim(given.axis, -1) != 0) | ((log_t1_p > -math.inf) & bool(share))
         crossed = torch.where(counts, labels * log_t1_p, torch.zeros_like(labels)).sum(-1)
-        constant = _own_term(labels, t1).sum(-1)
-    values = constant - crossed + ((2 - t1) * log_p).exp().sum(-1) / (2 - t1)
-    return reduce(masked(values, given.valid), reduction, count=given.num_items(), normalizer=normalizer)
+        constant = own_term(labels, t1).sum(-1)
+    values: Tensor = constant - crossed + ((2 - t1) * log_p).exp().sum(-1) / (2 - t1)
+    return values
 
 
 @register_loss(
@@ -159,23 +174,3 @@ def _tempered_exp(x: Tensor, t: float) -> Tensor:
     # The branch that is not taken must have a finite gradient too.
     positive = inside > -1
     return torch.where(positive, torch.where(positive, inside, torch.zeros_like(inside)).log1p() / (1 - t), -math.inf)
-
-
-def _tempered_log(log_p: Tensor, t: float) -> Tensor:
-    r"""$\log_t p = (p^{1-t} - 1) / (1 - t)$ from $\log p$; exact near $t = 1$."""
-    if t == 1:
-        return log_p
-    possible = log_p > -math.inf
-    finite = torch.where(possible, log_p, torch.zeros_like(log_p))
-    return torch.where(possible, ((1 - t) * finite).expm1() / (1 - t), -1 / (1 - t))
-
-
-def _own_term(label: Any, t1: float) -> Any:
-    r"""$y \log_t y - y^{2-t} / (2 - t)$, with $0 \log 0 = 0$."""
-    if isinstance(label, Tensor):
-        log_label = label.clamp_min(torch.finfo(label.dtype).tiny).log()
-        return label * _tempered_log(log_label, t1) - label ** (2 - t1) / (2 - t1)
-    if label == 0:
-        return 0.0
-    log_t = math.log(label) if t1 == 1 else math.expm1((1 - t1) * math.log(label)) / (1 - t1)
-    return label * log_t - label ** (2 - t1) / (2 - t1)
