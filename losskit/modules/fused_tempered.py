@@ -39,6 +39,7 @@ _MOST_FACTORS = 24
 # After as many steps each row has converged: one that leaves the part q of Q leaves at most the part 1 - q of S - 1. Of
 # a million classes in float64, that allows for some 40 at t = 0, of which each gives up as little as it can.
 _ENOUGH_STEPS = 64
+_ROUNDINGS = 8
 
 
 class Tempered:
@@ -67,10 +68,14 @@ class Tempered:
         self._evaluate()
         for _ in range(num_steps):
             sizes = self.sums.log()
-            step = -sizes if self._t == 1 else self.sums / self.powers_sums * ((self._t - 1) * sizes).expm1_()
-            # What rounding makes of a step of 0, by that of w and by that of S.
-            least = (1 / self.powers_sums + self.offset.abs()) * (4 * torch.finfo(step.dtype).eps)
-            if not bool((step.abs() > least).any()):
+            if self._t != 1:
+                sizes.mul_(self._t - 1).expm1_()
+            step = (self.sums / self.powers_sums).mul_(-sizes if self._t == 1 else sizes)
+            # A step of 0 becomes one of some roundings: of w, if that is what sets the precision of S, or else of S.
+            # All steps go one way, so that one in the other direction is nothing else.
+            moved = step / self.offset if self._t < 1 and not self._is_near else sizes
+            least = _ROUNDINGS * torch.finfo(step.dtype).eps
+            if not bool((moved < -least if self._t < 1 else moved > least).any()):
                 break
             self.offset += step
             self._evaluate()
