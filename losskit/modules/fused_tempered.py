@@ -32,14 +32,19 @@ from torch import Tensor
 from losskit.modules.fused import Block, Gradients, Kernel, Workspace, blocks
 from losskit.modules.shapes import Classes
 
-# Up to this far from t = 1, or of t1 from 1, differences of powers lose digits that logarithms keep.
+# From where on t is so near 1 that powers lose digits which logarithms keep; and t1, of which they are the differences.
 _NEAR, _NEAR_LOGARITHM = 0.15, 0.1
 # More products than these take as long as a logarithm and an exponential.
 _MOST_FACTORS = 24
 # After as many steps each row has converged: one that leaves the part q of Q leaves at most the part 1 - q of S - 1. Of
 # a million classes in float64, that allows for some 40 at t = 0, of which each gives up as little as it can.
 _ENOUGH_STEPS = 64
-_ROUNDINGS = 8
+_ROUNDINGS = 4
+
+
+def is_near(t: float) -> bool:
+    """Whether $w - 1$ is what to compute with, in place of $w$."""
+    return abs(1 - t) < _NEAR
 
 
 class Tempered:
@@ -52,7 +57,7 @@ class Tempered:
     def __init__(self, scores: Tensor, t: float, room: Workspace) -> None:
         """Takes scores of which the largest is 0, and overwrites them."""
         self._t, self._room = t, room
-        self._is_near = abs(1 - t) < _NEAR
+        self._is_near = is_near(t)
         # p is the unit to this power, of which w_i is the power `_roots`; 0 where the unit is log p.
         self._factors, self._roots = 0, 1
         for roots in () if self._is_near else (2, 1):
@@ -72,10 +77,9 @@ class Tempered:
                 sizes.mul_(self._t - 1).expm1_()
             step = (self.sums / self.powers_sums).mul_(-sizes if self._t == 1 else sizes)
             # A step of 0 becomes one of some roundings: of w, if that is what sets the precision of S, or else of S.
-            # All steps go one way, so that one in the other direction is nothing else.
             moved = step / self.offset if self._t < 1 and not self._is_near else sizes
-            least = _ROUNDINGS * torch.finfo(step.dtype).eps
-            if not bool((moved < -least if self._t < 1 else moved > least).any()):
+            least = _ROUNDINGS * torch.finfo(step.dtype).eps * (abs(1 - self._t) or 1)
+            if not bool((moved.abs() > least).any()):
                 break
             self.offset += step
             self._evaluate()
@@ -220,7 +224,7 @@ def kernel_of_tempered(given: Classes, t1: float, t2: float, label_smoothing: fl
         t1: the temperature of the logarithm.
         t2: the temperature of the softmax.
         label_smoothing: what the other classes get of each label, together.
-        num_steps: the most steps of the solver.
+        num_steps: the most steps of the solver, where $t_2$ is not below 1.
     """
     num_classes = given.logits.shape[given.axis]
     share = label_smoothing / max(num_classes - 1, 1)
@@ -235,7 +239,7 @@ def kernel_of_tempered(given: Classes, t1: float, t2: float, label_smoothing: fl
             buffer = _relative_scores(block, room)
             ids, counts = block.item(0), block.item(1)
             found = Tempered(buffer, t2, room)
-            found.solve(num_steps)
+            found.solve(num_steps if t2 >= 1 else _ENOUGH_STEPS)
             own = found.log_p_of(ids) if ids is not None else None
             # They take the place of the scores, which have served.
             powers, spare = found.power(1 - t1, buffer), room("p", buffer.shape)
