@@ -6,6 +6,15 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # What npm writes when it has finished.
 NODE_PACKAGES := tests/editor/node_modules/.package-lock.json
+# What the losses are measured beside, in an environment of its own, for nothing else needs it.
+BENCH_VENV := .venv-bench
+BENCH := $(BENCH_VENV)/bin/python
+BENCH_READY := $(BENCH_VENV)/.ready
+PEERS := monai kornia pytorch-metric-learning entmax coral-pytorch optax
+# They ask for torchvision, which has no build for the CPU alone; their losses, all that is imported, need none of it.
+PEERS_WITHOUT_DEPENDENCIES := timm segmentation-models-pytorch
+INSTALL_PEER = $(BENCH) -m pip install --quiet --disable-pip-version-check \
+	-c constraints.txt -c benchmarks/constraints.txt
 
 .PHONY: demo test test-slow check generate docs bench clean
 
@@ -34,11 +43,20 @@ generate: $(READY)
 docs: $(READY)
 	$(BIN)/sphinx-build -q -W -b html docs docs/_build
 
-bench: $(READY) $(NODE_PACKAGES)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
-	$(BIN)/python benchmarks/validation.py
-	$(BIN)/python benchmarks/losses.py
-	$(BIN)/python benchmarks/criterion.py
+bench: $(BENCH_READY) $(NODE_PACKAGES)
+	$(BENCH) -m benchmarks.validation
+	$(BENCH) -m benchmarks.losses --allocator default
+	$(BENCH) -m benchmarks.losses --allocator reusing
+	$(BENCH) -m benchmarks.criterion
+
+# A peer that has no build for this Python or system is left out, and no other with it; the benchmark says so.
+$(BENCH_READY): pyproject.toml constraints.txt benchmarks/constraints.txt
+	test -x $(BENCH) || $(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	for peer in $(PEERS); do $(INSTALL_PEER) $$peer || echo "$$peer is left out"; done
+	for peer in $(PEERS_WITHOUT_DEPENDENCIES); do $(INSTALL_PEER) --no-deps $$peer || echo "$$peer is left out"; done
+	$(BENCH) -m compileall -q losskit
+	touch $@
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -52,4 +70,4 @@ $(NODE_PACKAGES): tests/editor/package-lock.json
 	else echo "npm is not installed: the tests in tests/editor that need it are skipped"; fi
 
 clean:
-	rm -rf $(VENV) tests/editor/node_modules docs/_build examples/output .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(BENCH_VENV) tests/editor/node_modules docs/_build examples/output .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -1,6 +1,6 @@
 """What a criterion costs beside the same sum written by hand with torch's functions, eagerly, on tensors of 32 numbers.
 
-python benchmarks/criterion.py [--runs N]
+python -m benchmarks.criterion [--runs N]
 
 On tensors as small as these, all that is measured is the time that Python and the dispatcher take. It is the time of
 the processor, so that other programs disturb it little.

@@ -1,144 +1,158 @@
-"""How long the losses take, forward and backward, beside torch or the usual eager form, in one run.
+"""How long the losses take and how much memory, forward and backward, beside those of other packages, in one run.
 
-python benchmarks/losses.py [--runs N] [--threads N]
+python -m benchmarks.losses [--case NAME ...] [--runs N] [--threads N] [--allocator default|reusing] [--compile]
+                            [--device cuda] [--json FILE] [--picture FILE]
 
-The value and the gradient of both sides are compared first, so that the ratio is one of equal work.
+The value and the gradient of each peer are compared with ours first, so that the ratios are those of equal work.
+Time is that of the processor, of the clock too with several threads; it is the median of runs of all sides in turn.
+Memory is the most that is held at once above what was there before: the gradient at least.
+A case is measured in a process of its own.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import platform
 import statistics
-import time
-from collections.abc import Callable
-from typing import NamedTuple
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-import losskit
+from benchmarks import picture
+from benchmarks.cases import CASES
+from benchmarks.measuring import Found, Options, measure_in_a_process
+from benchmarks.peers import full_name
+from benchmarks.results import OURS, Result
 
+Measure = Callable[[Result], float | None]
 
-class Case(NamedTuple):
-    """Our loss and a peer, on the same tensors."""
-
-    name: str
-    loss: Callable[[Tensor, Tensor], Tensor]
-    peer_name: str
-    peer: Callable[[Tensor, Tensor], Tensor]
-    inputs: Tensor
-    targets: Tensor
-
-
-def cases() -> list[Case]:
-    """What is measured."""
-    torch.manual_seed(0)
-    million = torch.randn(2, 1_000_000)
-    logits, ids = torch.randn(4096, 1000), torch.randint(1000, (4096,))
-    labels = torch.randint(2, (10_000, 80)).float()
-    pixels, classes = torch.randn(8, 21, 128, 128), torch.randint(21, (8, 128, 128))
-    make = losskit.create_loss
-    return [
-        Case("mean_squared_error 1e6", make("mse"), "torch", F.mse_loss, *million),
-        Case("mean_absolute_error 1e6", make("mae"), "torch", F.l1_loss, *million),
-        Case("huber 1e6", make("huber"), "torch", F.huber_loss, *million),
-        Case("softmax_cross_entropy 4096x1000", make("cross_entropy"), "torch", F.cross_entropy, logits, ids),
-        Case(
-            "the same, label_smoothing 0.1",
-            make("cross_entropy", label_smoothing=0.1),
-            "torch",
-            lambda z, y: F.cross_entropy(z, y, label_smoothing=0.1),
-            logits,
-            ids,
-        ),
-        Case(
-            "sigmoid_cross_entropy 10000x80",
-            make("sigmoid_cross_entropy"),
-            "torch",
-            _bce,
-            torch.randn(10_000, 80),
-            labels,
-        ),
-        Case("focal 10000x80, sigmoid", make("focal"), "eager", _sigmoid_focal, torch.randn(10_000, 80), labels),
-        Case("focal 8x21x128x128, softmax", make("focal"), "eager", _softmax_focal, pixels, classes),
-        Case("dice 8x21x128x128", make("dice"), "eager", _dice, pixels, classes),
-        Case("tempered 4096x1000", make("bi_tempered_logistic"), "fixed point", _tempered, logits, ids),
-    ]
+_MEBIBYTE = 2**20
+# By default, glibc gives large blocks back when they are freed, and the system fills each new one with zeros, page by
+# page. With these, freed memory stays with the process, as with other allocators.
+TUNABLES = {
+    "default": "",
+    "reusing": "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184:glibc.malloc.top_pad=268435456",
+}
 
 
-def _bce(logits: Tensor, labels: Tensor) -> Tensor:
-    return F.binary_cross_entropy_with_logits(logits, labels)
+def print_table(results: Sequence[Result], with_wall: bool) -> None:
+    """The rows of a case: ours in milliseconds and mebibytes, the others as multiples of it."""
+    ours = results[0]
+    for result in results:
+        is_ours = result is ours
+        columns = [f"{ours.case if is_ours else '':<30}{result.peer:<28}"]
+        columns.append(_column(result.seconds, ours.seconds, 1e3, is_ours))
+        if with_wall:
+            columns.append(_column(result.wall, ours.wall, 1e3, is_ours))
+        columns.append(_column(result.bytes, ours.bytes, 1 / _MEBIBYTE, is_ours))
+        print("".join(columns), flush=True)
 
 
-def _sigmoid_focal(logits: Tensor, labels: Tensor) -> Tensor:
-    """As published on many pages."""
-    p = torch.sigmoid(logits)
-    values = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
-    p_t = p * labels + (1 - p) * (1 - labels)
-    weights = 0.25 * labels + 0.75 * (1 - labels)
-    return (weights * (1 - p_t) ** 2 * values).mean()
+def _column(value: float | None, ours: float | None, unit: float, is_ours: bool) -> str:
+    if value is None or ours is None:
+        return f"{'?':>12}"
+    if is_ours:
+        return f"{value * unit:>12,.3f}"
+    return f"{value / ours:>11.2f}x"
 
 
-def _softmax_focal(logits: Tensor, ids: Tensor) -> Tensor:
-    values = F.cross_entropy(logits, ids, reduction="none")
-    return ((1 - torch.exp(-values)) ** 2 * values).mean()
+def print_means(results: Sequence[Result], with_wall: bool) -> None:
+    """Over the cases, what ours takes as a part of what the best peer of each case takes."""
+    measures: dict[str, Measure] = {"time": _seconds, "memory": _bytes}
+    if with_wall:
+        measures["time by the clock"] = _wall
+    for is_plain, title in ((False, "losses"), (True, "torch's own losses, called through losskit")):
+        for name, of in measures.items():
+            if ratios := ratios_to_best([result for result in results if result.is_plain == is_plain], of):
+                mean = statistics.geometric_mean(ratios)
+                print(f"{title}: {name}, losskit / the best peer, geometric mean of {len(ratios)} cases: {mean:.2f}")
 
 
-def _dice(logits: Tensor, ids: Tensor) -> Tensor:
-    """With a one-hot encoding, as it is usual."""
-    p = logits.softmax(1).flatten(2)
-    masks = F.one_hot(ids, logits.shape[1]).movedim(-1, 1).float().flatten(2)
-    return 1 - ((2 * (p * masks).sum(2) + 1) / (p.sum(2) + masks.sum(2) + 1)).mean()
+def ratios_to_best(results: Sequence[Result], of: Measure) -> list[float]:
+    """For each case with a peer: ours by the one that takes least."""
+    ratios = []
+    for case in dict.fromkeys(result.case for result in results):
+        found = {result.peer: of(result) for result in results if result.case == case}
+        others = [value for name, value in found.items() if value and not name.startswith(OURS)]
+        if others and (ours := found[OURS]):
+            ratios.append(ours / min(others))
+    return ratios
 
 
-def _tempered(logits: Tensor, ids: Tensor, t1: float = 0.8, t2: float = 1.4, num_iters: int = 20) -> Tensor:
-    """The published fixed-point iteration, with as many steps as it needs to come close."""
-
-    def exp_t(x: Tensor, t: float) -> Tensor:
-        return (1 + (1 - t) * x).clamp_min(0) ** (1 / (1 - t))
-
-    def log_t(x: Tensor, t: float) -> Tensor:
-        return (x ** (1 - t) - 1) / (1 - t)
-
-    largest = logits.amax(-1, keepdim=True)
-    shifted = scaled = logits - largest
-    for _ in range(num_iters):
-        scaled = shifted * exp_t(scaled, t2).sum(-1, keepdim=True) ** (1 - t2)
-    total = exp_t(scaled, t2).sum(-1, keepdim=True)
-    p = exp_t(logits - (-log_t(1 / total, t2) + largest), t2)
-    labels = F.one_hot(ids, logits.shape[1]).to(logits.dtype)
-    terms = labels * (log_t(labels + 1e-10, t1) - log_t(p, t1)) - (labels ** (2 - t1) - p ** (2 - t1)) / (2 - t1)
-    return terms.sum(-1).mean()
+def _seconds(result: Result) -> float:
+    return result.seconds
 
 
-def run(loss: Callable[[Tensor, Tensor], Tensor], inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """The value and the gradient."""
-    leaf = inputs.detach().requires_grad_()
-    value = loss(leaf, targets)
-    (gradient,) = torch.autograd.grad(value, leaf)
-    return value.detach(), gradient
+def _wall(result: Result) -> float:
+    return result.wall
+
+
+def _bytes(result: Result) -> float | None:
+    return result.bytes
+
+
+def describe(options: Options, allocator: str) -> str:
+    """Where and how it is measured."""
+    threads = f"{options.threads} thread{'s' if options.threads > 1 else ''}"
+    if options.device == "cuda":
+        return f"losses, forward and backward: {torch.cuda.get_device_name()}"
+    return f"losses, forward and backward: {platform.machine()}, {threads}, {allocator} allocator"
+
+
+def parser() -> argparse.ArgumentParser:
+    """What the command line takes."""
+    found = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    usual = Options()
+    names = [case.name for case in CASES]
+    found.add_argument("--case", action="append", choices=names, metavar="NAME", help=f"of {', '.join(names)}")
+    found.add_argument("--runs", type=int, default=usual.runs, help="of which the median is taken")
+    found.add_argument("--threads", type=int, default=usual.threads, help="with more than one, also time by the clock")
+    found.add_argument("--device", choices=["cpu", "cuda"], default=usual.device)
+    found.add_argument("--allocator", choices=[*TUNABLES], default="default", help="what malloc does with freed memory")
+    found.add_argument("--compile", action="store_true", help="also ours under torch.compile")
+    found.add_argument("--scale", choices=["full", "small"], default=usual.scale, help="small: to see that all runs")
+    found.add_argument("--memory-limit", type=float, default=usual.memory_limit, metavar="GB", help="for each peer")
+    found.add_argument("--json", type=Path, metavar="FILE")
+    found.add_argument("--picture", type=Path, metavar="FILE", help="SVG or PNG, by its ending")
+    return found
 
 
 def main() -> None:
-    """Runs both sides of each case in turn, several times, and prints medians and ratios."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    print(f"{'loss':<34} {'ms':>8}   {'peer':<12} {'ms':>8} {'ratio':>7}")
-    for case in cases():
-        ours, theirs = (run(side, case.inputs, case.targets) for side in (case.loss, case.peer))
-        torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
-        times: tuple[list[float], list[float]] = [], []
-        for _ in range(options.runs):
-            for side, values in zip((case.loss, case.peer), times, strict=True):
-                start = time.perf_counter()
-                run(side, case.inputs, case.targets)
-                values.append(time.perf_counter() - start)
-        mine, other = (statistics.median(values) * 1000 for values in times)
-        print(f"{case.name:<34} {mine:8.2f}   {case.peer_name:<12} {other:8.2f} {mine / other:7.2f}")
+    """Prints the table as it grows, then the means and what was left out."""
+    given = parser().parse_args()
+    options = Options(given.runs, given.threads, given.device, given.scale, given.compile, given.memory_limit)
+    if given.allocator == "reusing" and platform.libc_ver()[0] != "glibc":
+        sys.exit("--allocator reusing needs glibc, whose malloc it sets")
+    environment = {"GLIBCTUNABLES": TUNABLES[given.allocator]}
+    title, with_wall = describe(options, given.allocator), options.threads > 1
+    print(title)
+    heads = ["ms", *(["ms, clock"] if with_wall else []), "MiB"]
+    print(f"{'':<58}" + "".join(f"{head:>12}" for head in heads), flush=True)
+    everything = Found([], [], {}, {})
+    for name in dict.fromkeys(given.case or [case.name for case in CASES]):
+        found = measure_in_a_process(name, options, environment)
+        if found.results:
+            print_table(found.results, with_wall)
+        everything.results += found.results
+        everything.notes += found.notes
+        everything.versions |= found.versions
+        everything.missing |= found.missing
+    print()
+    print_means(everything.results, with_wall)
+    print("beside", ", ".join(f"{full_name(name)} {version}" for name, version in everything.versions.items()))
+    for note in everything.notes:
+        print(note)
+    for name, reason in everything.missing.items():
+        print(f"{full_name(name)} is not installed: {reason}")
+    if given.json:
+        content = {"title": title, "allocator": given.allocator, "options": asdict(options), **asdict(everything)}
+        given.json.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
+    if given.picture:
+        picture.draw([result for result in everything.results if not result.is_plain], title, given.picture)
 
 
 if __name__ == "__main__":

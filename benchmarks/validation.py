@@ -1,7 +1,7 @@
 """How long validating takes, beside what it must read and what else validates, in one run: from a cold start, for a
 tree of files, and for one document after the other.
 
-python benchmarks/validation.py [--runs N] [--files N]
+python -m benchmarks.validation [--runs N] [--files N]
 """
 
 from __future__ import annotations

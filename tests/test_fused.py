@@ -1,8 +1,15 @@
 """Losses that are computed together with their gradient: the same as the plain form, in less memory."""
 
+import functools
+import math
+
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+import losskit
+from benchmarks.memory import peak_memory
 from losskit.modules import fused
 from losskit.modules.batches import cast, leaves
 from losskit.modules.contract import CHECKS, subject_of, total_of
@@ -39,3 +46,173 @@ def test_second_derivatives_go_through_the_plain_form(name):
         module = subject.build(feature_type).double()
         inputs, targets = leaves(cast(batch, torch.float64))
         assert torch.autograd.gradgradcheck(lambda *x, m=module, t=targets: total_of(m(*x, *t)), inputs), feature_type
+
+
+def run(loss, inputs, *targets, factor=1.0):
+    """The value, and its gradient times the factor."""
+    leaf = inputs.detach().requires_grad_()
+    value = loss(leaf, *targets)
+    (gradient,) = torch.autograd.grad(value, leaf, torch.full_like(value, factor))
+    return value.detach(), gradient
+
+
+def plainly(loss, *arguments, **options):
+    """As `run`, without kernels."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fused, "LEAST_SIZE", math.inf)
+        return run(loss, *arguments, **options)
+
+
+@st.composite
+def layouts(draw):
+    """A tensor of distinct numbers in some order of its axes, perhaps with gaps, and perhaps a class axis."""
+    shape = draw(st.lists(st.integers(1, 5), min_size=1, max_size=4))
+    order = draw(st.permutations(range(len(shape))))
+    steps = [draw(st.integers(1, 2)) for _ in shape]
+    whole = torch.zeros([n * step for n, step in zip(shape, steps, strict=True)]).permute(order)
+    tensor = whole[tuple(slice(None, None, steps[d]) for d in order)]
+    tensor.copy_(torch.arange(float(tensor.numel())).reshape(tensor.shape))
+    return tensor, draw(st.none() | st.integers(0, tensor.ndim - 1)), draw(st.integers(1, 40))
+
+
+@given(layouts())
+@settings(deadline=None)
+def test_blocks_hold_each_element_once_and_items_stay_with_their_classes(case):
+    tensor, axis, size = case
+    result = torch.full_like(tensor, -1)
+    items = [] if axis is None else [tensor.select(axis, 0)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fused, "block_size", lambda tensor, num_rooms: size)
+        for block in fused.blocks([tensor, result], items, axis):
+            buffer = block.buffer(1, fused.Workspace(tensor))
+            buffer.copy_(block.tensor(0))
+            if axis is not None:
+                buffer -= block.item(0).unsqueeze(1)
+            block.store(1, buffer)
+    expected = tensor if axis is None else tensor - tensor.narrow(axis, 0, 1)
+    assert torch.equal(result, expected)
+
+
+@pytest.mark.usefixtures("_every_size")
+class TestEngine:
+    """What holds for every kernel, tried with cross-entropy, in several blocks."""
+
+    loss = staticmethod(losskit.create_loss("cross_entropy", label_smoothing=0.1))
+    logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    ids = torch.tensor([0, 3, -100, 2, 2])
+
+    def test_a_kernel_is_at_work(self):
+        # Else the tests below would test nothing.
+        assert type(self.loss(self.logits.requires_grad_(), self.ids).grad_fn).__name__ == "_FusedBackward"
+
+    def test_the_gradient_can_be_asked_for_again(self):
+        leaf = self.logits.clone().requires_grad_()
+        value = self.loss(leaf, self.ids)
+        first, second = (torch.autograd.grad(2 * value, leaf, retain_graph=True)[0] for _ in range(2))
+        kept = first.clone()
+        second.zero_()  # which must not be the memory of the first
+        assert torch.equal(first, kept)
+        torch.testing.assert_close(first, plainly(self.loss, self.logits, self.ids, factor=2.0)[1])
+
+    def test_a_tiny_gradient_in_half_precision_is_scaled_before_it_is_rounded(self):
+        # Divided by the number of items, gradients of float16 are below its least number; a GradScaler lifts them.
+        logits, ids = self.logits.half().repeat(20_000, 1), self.ids.repeat(20_000)
+        value, gradient = run(self.loss, logits, ids, factor=2.0**16)
+        expected, expected_gradient = plainly(self.loss, logits.float(), ids, factor=2.0**16)
+        torch.testing.assert_close(value, expected)
+        torch.testing.assert_close(gradient.float(), expected_gradient, rtol=1e-3, atol=1e-7)
+        assert gradient.dtype == torch.float16
+
+    @pytest.mark.parametrize("wrong", [math.inf, -math.inf, math.nan])
+    def test_what_is_not_finite_is_left_to_the_plain_form(self, wrong):
+        logits = self.logits.clone()
+        logits[1, 2] = wrong
+        for found, expected in zip(run(self.loss, logits, self.ids), plainly(self.loss, logits, self.ids), strict=True):
+            torch.testing.assert_close(found, expected, equal_nan=True)
+
+    def test_function_transforms_and_forward_mode_see_the_plain_form(self):
+        expected = plainly(self.loss, self.logits, self.ids)[1]
+        found = torch.func.grad(self.loss)(self.logits, self.ids)
+        torch.testing.assert_close(found, expected)
+        with torch.autograd.forward_ad.dual_level():
+            dual = torch.autograd.forward_ad.make_dual(self.logits, torch.ones_like(self.logits))
+            slope = torch.autograd.forward_ad.unpack_dual(self.loss(dual, self.ids)).tangent
+        torch.testing.assert_close(slope, expected.sum())
+
+    def test_several_gradients_at_once(self):
+        leaf = self.logits.clone().requires_grad_()
+        factors = torch.tensor([1.0, -2.0])
+        (found,) = torch.autograd.grad(self.loss(leaf, self.ids), leaf, factors, is_grads_batched=True)
+        expected = plainly(self.loss, self.logits, self.ids)[1]
+        torch.testing.assert_close(found, torch.stack([expected, -2 * expected]))
+
+    def test_a_tracer_sees_the_plain_form(self):
+        traced = torch.fx.experimental.proxy_tensor.make_fx(lambda x: self.loss(x, self.ids))(self.logits)
+        torch.testing.assert_close(traced(self.logits + 1), self.loss(self.logits + 1, self.ids))
+
+    def test_without_gradients_there_is_no_graph(self):
+        expected = plainly(self.loss, self.logits, self.ids)[0]
+        with torch.inference_mode():
+            found = self.loss(self.logits, self.ids)
+        assert not found.requires_grad
+        torch.testing.assert_close(found, expected)
+
+    def test_targets_that_are_learned_get_their_gradient(self):
+        labels = self.logits.softmax(1).requires_grad_()
+        value = self.loss(self.logits, labels)
+        assert torch.autograd.grad(value, labels)[0].abs().sum() > 0
+
+    def test_a_learned_normalizer_gets_its_gradient(self):
+        normalizer = torch.tensor(2.0, requires_grad=True)
+        value = self.loss(self.logits, self.ids, normalizer=normalizer)
+        torch.testing.assert_close(torch.autograd.grad(value, normalizer)[0], -value.detach() / 2)
+
+
+CASES = {
+    "cross_entropy": ({"label_smoothing": 0.1}, "ids"),
+    "focal": ({"gamma": 1.5}, "ids"),
+    "poly": ({"label_smoothing": 0.1}, "ids"),
+    "label_smoothing_cross_entropy": ({}, "ids"),
+    "soft_label_cross_entropy": ({}, "scores"),
+    "sequence_softmax_cross_entropy": ({}, "steps"),
+    "sigmoid_focal": ({"name": "focal"}, "labels"),
+    "mean_squared_error": ({}, "numbers"),
+    "mean_absolute_error": ({}, "numbers"),
+    "corn": ({}, "ranks"),
+}
+
+
+def batch_of(kind, generator):
+    """A batch of a million numbers, which are several blocks."""
+    random = functools.partial(torch.randn, generator=generator)
+    integers = functools.partial(torch.randint, generator=generator)
+    return {
+        "ids": lambda: (random(5, 30, 90, 91), integers(30, (5, 90, 91))),
+        "scores": lambda: (random(110, 10_000), random(110, 10_000).square()),
+        "steps": lambda: (random(11, 100, 1000), integers(1000, (11, 100))),
+        "labels": lambda: (random(11_000, 100), integers(2, (11_000, 100)).float()),
+        "numbers": lambda: (random(1_100_000), random(1_100_000)),
+        "ranks": lambda: (random(11_000, 99), integers(100, (11_000,))),
+    }[kind]()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("case", CASES)
+def test_large_inputs_give_what_the_plain_form_gives_in_little_memory(case, dtype):
+    options, kind = CASES[case]
+    options = dict(options)
+    loss = losskit.create_loss(options.pop("name", case), **options)
+    inputs, targets = batch_of(kind, torch.Generator().manual_seed(0))
+    inputs = inputs.to(dtype)
+    if dtype == torch.bfloat16 and kind == "numbers":
+        pytest.skip("torch's own, which needs both in one dtype")
+    targets = targets.to(dtype) if dtype == torch.float64 and targets.is_floating_point() else targets
+    found, expected = run(loss, inputs, targets), plainly(loss, inputs, targets)
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-5, atol=0)
+    exact = {"rtol": 1e-4, "atol": 1e-5 * expected[1].abs().max().item()} if dtype != torch.bfloat16 else {}
+    torch.testing.assert_close(found[1], expected[1], **exact)
+    size = inputs.numel() * inputs.element_size()
+    # In half precision, blocks are converted to twice the size, and here so are the labels.
+    assert peak_memory(lambda: run(loss, inputs, targets)) <= size * (1.25 if dtype != torch.bfloat16 else 1.7)
+    with torch.no_grad():
+        assert peak_memory(lambda: loss(inputs, targets)) <= size * (0.3 if dtype != torch.bfloat16 else 0.8)

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 _debugging = False
 # The loss that a criterion calls, its name there, and the roles of its inputs.
@@ -57,6 +58,7 @@ def can_peek(tensor: Tensor) -> bool:
         and not _debugging
         and not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()
+        and not is_in_torch_dispatch_mode()
     )
 
 

@@ -85,7 +85,7 @@ def softmax_cross_entropy_loss(
         kernel = cross_entropy_of_ids(given, weights, label_smoothing)
     else:
         kernel = kernel_of_labels(given.targets, given.axis, smoothing=label_smoothing, weights=weights)
-    return fused.reduced(kernel, plain, [logits], reduction, count=count, normalizer=normalizer)
+    return fused.reduced(kernel, plain, [logits], reduction, count=count, normalizer=normalizer, constants=[targets])
 
 
 def cross_entropy_of_ids(given: Classes, weights: Tensor | None, label_smoothing: float) -> Kernel:
@@ -98,7 +98,7 @@ def cross_entropy_of_ids(given: Classes, weights: Tensor | None, label_smoothing
             log_p.masked_fill_(slopes == 0, 0)  # as in the plain form, a label of weight 0 that cannot be costs nothing
         return log_p.mul_(slopes), slopes
 
-    spread = label_smoothing / given.logits.shape[given.axis]
+    spread = label_smoothing / max(given.logits.shape[given.axis], 1)
     return kernel_of_ids(given.targets, given.valid, given.axis, costs, spread=spread, weights=weights)
 
 

@@ -11,12 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from losskit.constants import BINARY, CATEGORY, IMAGE, SEQUENCE, SET, TEXT
-from losskit.modules import checking, sharing
+from losskit.modules import checking, fused, sharing
 from losskit.modules.base import AdditiveLoss, ClassAxisMixin
 from losskit.modules.binary import finite_logits
 from losskit.modules.class_ids import counts_of_ids
+from losskit.modules.fused import Kernel, Workspace
+from losskit.modules.fused_elements import by_autograd, focal_labels, kernel_of_elements
+from losskit.modules.fused_softmax import kernel_of_ids
 from losskit.modules.reduction import masked, reduce
-from losskit.modules.shapes import alike, along, class_constant, read_classes, require_alike, require_tensor
+from losskit.modules.shapes import Classes, alike, along, class_constant, read_classes, require_alike, require_tensor
 from losskit.registry import register_loss
 from losskit.schema.focal import DEFAULT_ALPHA, FocalLossConfig
 
@@ -50,17 +53,36 @@ def focal_loss(
         activation = "sigmoid" if logits.shape == targets.shape else "softmax"
     if normalize_by == "positives" and logits.shape != targets.shape:
         raise ValueError("normalize_by is 'positives', but class ids have none; give labels shaped like the logits")
+
+    def plain(logits: Tensor) -> Tensor:
+        if activation == "sigmoid":
+            values = _sigmoid_focal(logits, targets, alpha, gamma, ignore_index, label_smoothing, class_axis)
+        else:
+            values = _softmax_focal(logits, targets, alpha, gamma, ignore_index, label_smoothing, class_axis)
+            if average_classes:
+                values = values / max(logits.numel() // max(values.numel(), 1), 1)
+        count: Tensor | int = values.numel()
+        if values.shape == targets.shape and reduction == "mean" and normalizer is None:
+            count = _counts(targets, ignore_index, normalize_by).sum()
+            count = count if normalize_by == "items" else count.clamp_min(1)
+        return reduce(values, reduction, count=count, normalizer=normalizer)
+
+    if not fused.can_fuse(logits, targets):
+        return plain(logits)
+    kernel: Kernel | None
+    count: Tensor | int = targets.numel()
     if activation == "sigmoid":
-        values = _sigmoid_focal(logits, targets, alpha, gamma, ignore_index, label_smoothing, class_axis)
+        kernel, all_count = _sigmoid_kernel(logits, targets, alpha, gamma, ignore_index, label_smoothing)
+        if not all_count or normalize_by == "positives":
+            count = _counts(targets, ignore_index, normalize_by).sum()
+            count = count if normalize_by == "items" else count.clamp_min(1)
     else:
-        values = _softmax_focal(logits, targets, alpha, gamma, ignore_index, label_smoothing, class_axis)
-        if average_classes:
-            values = values / max(logits.numel() // max(values.numel(), 1), 1)
-    count: Tensor | int = values.numel()
-    if values.shape == targets.shape and reduction == "mean" and normalizer is None:
-        count = _counts(targets, ignore_index, normalize_by).sum()
-        count = count if normalize_by == "items" else count.clamp_min(1)
-    return reduce(values, reduction, count=count, normalizer=normalizer)
+        given = read_classes(logits, targets, axis=class_axis, ignore_index=ignore_index, upcast=False)
+        kernel = None if label_smoothing else _softmax_kernel(given, alpha, gamma, average_classes)
+        count = given.num_items()
+    if kernel is None:
+        return plain(logits)
+    return fused.reduced(kernel, plain, [logits], reduction, count=count, normalizer=normalizer, constants=[targets])
 
 
 @register_loss("focal", [BINARY, SET, CATEGORY, IMAGE, SEQUENCE, TEXT], schema=FocalLossConfig)
@@ -230,6 +252,53 @@ def _softmax_focal(
         labels = labels + (1 - label_smoothing) * given.targets
     terms = (labels * _log_focal(log_p.clamp_min(-1e30), gamma)).movedim(axis, -1)
     return masked(values + (terms if weights is None else terms * weights).sum(-1), given.valid)
+
+
+def _sigmoid_kernel(
+    logits: Tensor,
+    targets: Tensor,
+    alpha: float | Tensor | None,
+    gamma: float,
+    ignore_index: int | None,
+    label_smoothing: float,
+) -> tuple[Kernel | None, bool]:
+    """The kernel for labels shaped like the logits, where they are usual, and whether all of them count."""
+    if logits.shape != targets.shape or isinstance(alpha, Tensor) or targets.is_complex():
+        return None, False
+    low, high = (extreme.item() for extreme in targets.aminmax())
+    all_count = ignore_index is None or not low <= ignore_index <= high
+    if not targets.is_floating_point() and not (low >= 0 and high <= 1):
+        return None, all_count  # some are to be ignored, or wrong
+
+    def values(logits: Tensor, labels: Tensor) -> Tensor:
+        return _sigmoid_focal(logits, labels, alpha, gamma, ignore_index, label_smoothing, None)
+
+    if label_smoothing:
+        return kernel_of_elements(by_autograd(values), targets, num_rooms=8), all_count
+    ignored = None if all_count else ignore_index
+    elements = focal_labels(alpha, gamma, ignored, values)
+    return kernel_of_elements(elements, targets, num_rooms=4), all_count
+
+
+def _softmax_kernel(given: Classes, alpha: float | Tensor | None, gamma: float, average_classes: bool) -> Kernel | None:
+    r"""For class ids: $\phi = -q^\gamma \log p$ and $\phi' = q^\gamma (\gamma p \log p / q - 1)$, with $q = 1 - p$."""
+    if not given.are_ids:
+        return None
+    weights = class_constant(alpha, "alpha", given.logits, given.axis) if isinstance(alpha, Tensor) else None
+    scale = 1 / given.logits.shape[given.axis] if average_classes else 1.0
+
+    def costs(log_p: Tensor, ids: Tensor, room: Workspace) -> tuple[Tensor, Tensor]:
+        missed = torch.expm1(log_p, out=room("missed", log_p.shape)).neg_()
+        missed.clamp_min_(torch.finfo(missed.dtype).tiny)
+        powers = torch.pow(missed, gamma, out=room("powers", log_p.shape))
+        # p log p / q, which is at its limit of -1 where p is 1
+        ratios = torch.sub(1, missed, out=room("ratios", log_p.shape)).mul_(log_p).div_(missed)
+        slopes = ratios.mul_(gamma).sub_(1).mul_(powers)
+        values = log_p.mul_(powers).neg_()
+        factors = scale if weights is None else scale * weights[ids]
+        return values.mul_(factors), slopes.mul_(factors)
+
+    return kernel_of_ids(given.targets, given.valid, given.axis, costs)
 
 
 def _smoothed(labels: Tensor, label_smoothing: float, num_classes: int) -> Tensor:

@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from losskit.modules import checking
 from losskit.modules.shapes import FULL, without_autocast
@@ -30,7 +29,7 @@ Kernel = Callable[[Sequence[Tensor], "float | None"], tuple[float, Gradients]]
 # Elements of an input from which on a kernel is the faster form.
 LEAST_SIZE = 2**15
 # Elements of a block: as many as a processor's cache holds, and no more than a small part of the gradient.
-SMALLEST_BLOCK, LARGEST_BLOCK, LARGEST_SHARE = 2**16, 2**18, 1 / 16
+SMALLEST_BLOCK, LARGEST_BLOCK = 2**15, 2**18
 
 
 def can_fuse(*tensors: Tensor | None) -> bool:
@@ -41,7 +40,6 @@ def can_fuse(*tensors: Tensor | None) -> bool:
         and largest.numel() >= LEAST_SIZE
         and all(tensor is None or checking.can_peek(tensor) for tensor in tensors)
         and forward_ad._current_level < 0
-        and not is_in_torch_dispatch_mode()
     )
 
 
@@ -76,6 +74,7 @@ def reduced(
     *,
     count: Tensor | int | None = None,
     normalizer: Tensor | float | None = None,
+    constants: Sequence[Tensor] = (),
 ) -> Tensor:
     """`plain(*tensors)`, which reduces its values as the rest of the arguments would have `reduce` do it.
 
@@ -86,8 +85,10 @@ def reduced(
         reduction: `mean`, `batchmean` or `sum`; for others, the plain form is taken.
         count: as in `reduce`.
         normalizer: as in `reduce`.
+        constants: what the kernel takes besides, and gives no gradient.
     """
-    divisor = _divisor(tensors, reduction, count, normalizer) if can_fuse(*tensors) else 0.0
+    is_possible = can_fuse(*tensors, *constants) and not any(constant.requires_grad for constant in constants)
+    divisor = _divisor(tensors, reduction, count, normalizer) if is_possible else 0.0
     if not divisor > 0:
         return plain(*tensors)
 
@@ -137,15 +138,19 @@ class _Fused(torch.autograd.Function):
         # They are given away: what becomes the gradient of a parameter must have no second owner, or it is copied.
         gradients, ctx.gradients = ctx.gradients, None
         needed = ctx.needs_input_grad[4:]
-        if torch.is_grad_enabled() or not checking.can_peek(factor):
+        number = None
+        if not torch.is_grad_enabled() and checking.can_peek(factor):
+            with contextlib.suppress(RuntimeError):  # where it stands for several numbers at once
+                number = factor.item()
+        if number is None:
             gradients = _differentiated(ctx.plain, ctx.saved_tensors, needed, factor)
         elif gradients is None:
             with without_autocast(factor):
-                _, gradients = ctx.kernel(ctx.saved_tensors, factor.item())
-        elif factor.item() != 1:
+                _, gradients = ctx.kernel(ctx.saved_tensors, number)
+        elif number != 1:
             for gradient in gradients:
                 if gradient is not None:
-                    gradient.mul_(factor)
+                    gradient.mul_(number)
         return None, None, None, None, *(g if n else None for g, n in zip(gradients, needed, strict=True))
 
 
@@ -161,9 +166,13 @@ def _differentiated(
     return [next(found) if is_needed else None for is_needed in needed]
 
 
-def block_size(tensor: Tensor) -> int:
-    """How many elements of a tensor a block has at most, unless a single item has more."""
-    return max(SMALLEST_BLOCK, min(LARGEST_BLOCK, int(tensor.numel() * LARGEST_SHARE)))
+def block_size(tensor: Tensor, num_rooms: int = 1) -> int:
+    """How many elements of a tensor a block has at most, unless a single item has more.
+
+    All that a kernel has room for, `num_rooms` times a block, is a sixteenth of the tensor at most, and fits a cache.
+    """
+    largest = LARGEST_BLOCK // (1 if num_rooms < 3 else 2)
+    return max(SMALLEST_BLOCK, min(largest, tensor.numel() // (16 * num_rooms)))
 
 
 class Block:
@@ -233,7 +242,10 @@ class Workspace:
 
 
 def blocks(
-    tensors: Sequence[Tensor | None], items: Sequence[Tensor | None] = (), axis: int | None = None
+    tensors: Sequence[Tensor | None],
+    items: Sequence[Tensor | None] = (),
+    axis: int | None = None,
+    num_rooms: int = 1,
 ) -> Iterator[Block]:
     """The blocks of tensors, in the order in which the first lies in memory.
 
@@ -241,6 +253,7 @@ def blocks(
         tensors: of one shape; the first is no None.
         items: of that shape without its class axis.
         axis: the class axis, along which nothing is cut; None where each element stands for itself.
+        num_rooms: how many arrays of a block's size the kernel needs besides.
     """
     first = tensors[0]
     assert first is not None
@@ -251,7 +264,7 @@ def blocks(
         [None if tensor is None else tensor.permute(order) for tensor in tensors],
         [None if item is None else item.permute(rest) for item in items],
         place,
-        block_size(first),
+        block_size(first, num_rooms),
     )
 
 

@@ -20,6 +20,9 @@ from torch import Tensor
 from losskit.modules.fused import Block, Gradients, Kernel, Workspace, blocks
 from losskit.modules.shapes import along
 
+# From how many classes on torch's own softmax is faster than its steps, where the classes lie last.
+_LONG_ROW = 128
+
 # From log p of the labels, which it may overwrite, and the ids: the costs, and their derivatives.
 Costs = Callable[[Tensor, Tensor, Workspace], tuple[Tensor, Tensor]]
 
@@ -149,8 +152,8 @@ class Softmax:
     def compute(self) -> None:
         """Computes the softmax, and `log_sums`: the logarithm of the sum over all classes of e^(z - max z)."""
         sums = self._room("sums", self._highest.shape)
-        if self._buffer.ndim == 2:
-            # torch's own is the fastest over the last axis. The highest probability is one part of the sum.
+        if self._buffer.ndim == 2 and self._buffer.shape[1] >= _LONG_ROW:
+            # The highest probability is one part of the sum.
             torch.ops.aten._softmax.out(self._logits, 1, False, out=self._buffer)
             self.log_sums = torch.amax(self._buffer, 1, keepdim=True, out=sums).log_().neg_().squeeze(1)
             return

@@ -10,10 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from losskit.constants import CATEGORY
-from losskit.modules import checking
+from losskit.modules import checking, fused
 from losskit.modules.base import AdditiveLoss
+from losskit.modules.fused import Gradients, Kernel, Workspace, blocks
+from losskit.modules.fused_elements import softplus_
 from losskit.modules.reduction import masked, reduce
-from losskit.modules.shapes import floating, require_integers, require_tensor
+from losskit.modules.shapes import floating, require_floating, require_integers, require_tensor
 from losskit.registry import register_loss
 from losskit.schema.ordinal import CornLossConfig
 
@@ -28,11 +30,53 @@ def corn_loss(
 ) -> Tensor:
     """See `CornLoss`."""
     logits, ids = _thresholds(logits, targets, num_classes)
-    ranks = torch.arange(logits.shape[1], device=logits.device)
-    above = ids.unsqueeze(1) > ranks
-    reached = ids.unsqueeze(1) >= ranks
-    values = masked(-F.logsigmoid(torch.where(above, logits, -logits)), reached)
-    return reduce(values, reduction, count=reached.sum(), normalizer=normalizer)
+    count = (ids + 1).clamp_max(logits.shape[1]).sum()
+
+    def plain(logits: Tensor) -> Tensor:
+        logits = floating(logits, "logits")
+        ranks = torch.arange(logits.shape[1], device=logits.device)
+        above = ids.unsqueeze(1) > ranks
+        reached = ids.unsqueeze(1) >= ranks
+        values = masked(-F.logsigmoid(torch.where(above, logits, -logits)), reached)
+        return reduce(values, reduction, count=count, normalizer=normalizer)
+
+    # The kernel looks signs up in a table of the classes' number squared, which must not be what takes the memory.
+    if logits.shape[1] ** 2 > logits.numel() // 16:
+        return plain(logits)
+    return fused.reduced(_kernel(ids), plain, [logits], reduction, count=count, normalizer=normalizer)
+
+
+def _kernel(ids: Tensor) -> Kernel:
+    r"""The kernel of the sum over all questions that arise of $\log(1 + e^{s z})$.
+
+    The sign $s$ is -1 where the class lies higher, 1 where it is reached and no higher, and 0 where the question does
+    not arise. With $w = \sigma(s z)$ the derivative is $s\,w$.
+    """
+
+    def kernel(tensors: Sequence[Tensor], factor: float | None) -> tuple[float, Gradients]:
+        (logits,) = tensors
+        gradient = None if factor is None else torch.empty_like(logits)
+        room = Workspace(logits)
+        num_questions = logits.shape[1]
+        # A row for each class: to look signs up is faster than to compare ids.
+        signs_of = torch.eye(num_questions + 1, num_questions, dtype=room.dtype)
+        signs_of -= torch.ones_like(signs_of).tril_(-1)
+        total = 0.0
+        for block in blocks([logits, gradient], [ids], 1, num_rooms=3):
+            given, block_ids, buffer = block.tensor(0), block.item(0), block.buffer(1, room)
+            assert block_ids is not None
+            rows = room("rows", (block_ids.numel(), num_questions))
+            torch.index_select(signs_of, 0, block_ids.flatten(), out=rows)
+            signs = rows.view(*block_ids.shape, num_questions).movedim(-1, 1)
+            turned = torch.mul(given, signs, out=room("turned", block.shape))
+            wrong, tails = torch.sigmoid(turned, out=buffer), room("tails", block.shape)
+            costs = softplus_(turned, wrong, tails)
+            total += costs.mul_(torch.mul(signs, signs, out=tails)).sum().item()
+            if factor is not None:
+                block.store(1, wrong.mul_(signs).mul_(factor))
+        return total, [gradient]
+
+    return kernel
 
 
 @register_loss("corn", [CATEGORY], schema=CornLossConfig)
@@ -79,7 +123,7 @@ class CornLoss(AdditiveLoss):
 
 def _thresholds(logits: Tensor, targets: Tensor, num_classes: int | None) -> tuple[Tensor, Tensor]:
     """The logit of each step between two classes, and the ids."""
-    logits = floating(logits, "logits")
+    require_floating(logits, "logits")
     require_tensor(targets, "targets")
     shapes = f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)}"
     if logits.ndim != 2 or targets.shape != logits.shape[:1]:

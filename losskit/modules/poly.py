@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from losskit.constants import CATEGORY, IMAGE
-from losskit.modules import sharing
+from losskit.modules import fused, sharing
 from losskit.modules.class_ids import ClassIdsLoss
 from losskit.modules.classification import costs_of_distributions, costs_of_ids
+from losskit.modules.fused import Workspace
+from losskit.modules.fused_softmax import kernel_of_ids
 from losskit.modules.reduction import masked, reduce
-from losskit.modules.shapes import read_classes
+from losskit.modules.shapes import Classes, read_classes
 from losskit.registry import register_loss
 from losskit.schema.poly import PolyLossConfig
 
@@ -28,7 +31,29 @@ def poly_loss(
     normalizer: Tensor | float | None = None,
 ) -> Tensor:
     """See `PolyLoss`."""
-    given = read_classes(logits, targets, axis=class_axis, ignore_index=ignore_index)
+    given = read_classes(logits, targets, axis=class_axis, ignore_index=ignore_index, upcast=False)
+    count = given.num_items()
+
+    def plain(logits: Tensor) -> Tensor:
+        values = _values(given.of(logits), epsilon, label_smoothing)
+        return reduce(masked(values, given.valid), reduction, count=count, normalizer=normalizer)
+
+    if not given.are_ids:
+        return plain(logits)
+    num_classes = logits.shape[given.axis]
+
+    def costs(log_p: Tensor, ids: Tensor, room: Workspace) -> tuple[Tensor, Tensor]:
+        # (1 - s) (epsilon (1 - p) - log p), and of the other classes' missed probabilities a constant.
+        missed = torch.expm1(log_p, out=room("missed", log_p.shape)).neg_()
+        slopes = torch.sub(missed, 1, out=room("costs", log_p.shape)).mul_(epsilon).sub_(1).mul_(1 - label_smoothing)
+        values = missed.mul_(epsilon).sub_(log_p).mul_(1 - label_smoothing)
+        return values.add_(epsilon * label_smoothing * (num_classes - 1) / num_classes), slopes
+
+    kernel = kernel_of_ids(given.targets, given.valid, given.axis, costs, spread=label_smoothing / max(num_classes, 1))
+    return fused.reduced(kernel, plain, [logits], reduction, count=count, normalizer=normalizer)
+
+
+def _values(given: Classes, epsilon: float, label_smoothing: float) -> Tensor:
     axis = given.axis
     log_probabilities = sharing.log_softmax(given.logits, axis)
     if given.are_ids:
@@ -42,9 +67,7 @@ def poly_loss(
         # Spread over all possible classes, the probabilities that each of them misses sum to their number less 1.
         num_possible = (log_probabilities > -math.inf).sum(axis, dtype=values.dtype)
         missed = (1 - label_smoothing) * missed + label_smoothing * (num_possible - 1) / num_possible
-    return reduce(
-        masked(values + epsilon * missed, given.valid), reduction, count=given.num_items(), normalizer=normalizer
-    )
+    return values + epsilon * missed
 
 
 @register_loss("poly", [CATEGORY, IMAGE], schema=PolyLossConfig, aliases=["poly1"])

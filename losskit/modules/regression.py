@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -11,9 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from losskit.constants import AUDIO, IMAGE, NUMBER, TIMESERIES, VECTOR
+from losskit.modules import fused
 from losskit.modules.base import AdditiveLoss, Loss
+from losskit.modules.fused_elements import Elements, absolute_errors, kernel_of_elements, squared_errors
 from losskit.modules.reduction import divide, reduce, reduced_by_torch
-from losskit.modules.shapes import alike, are_usual
+from losskit.modules.shapes import alike, are_alike, are_usual
 from losskit.registry import register_loss
 from losskit.schema.regression import (
     HuberLossConfig,
@@ -32,12 +35,31 @@ def _reduced(
     targets: Tensor,
     reduction: str,
     normalizer: Tensor | float | None,
+    kernel: tuple[Elements, int] | None = None,
 ) -> Tensor:
-    """One of torch's elementwise losses between tensors that are alike, with our reduction."""
-    predictions, targets = alike(predictions, targets)
-    return reduced_by_torch(
-        lambda how: torch_loss(predictions, targets, reduction=how), predictions, reduction, normalizer
-    )
+    """One of torch's elementwise losses between tensors that are alike, with our reduction.
+
+    Args:
+        torch_loss: torch's function.
+        predictions: as in the loss.
+        targets: as in the loss.
+        reduction: as in the loss.
+        normalizer: as in the loss.
+        kernel: a faster way, and from how many elements on it is that.
+    """
+
+    def plain(predictions: Tensor) -> Tensor:
+        found, others = alike(predictions, targets)
+        return reduced_by_torch(lambda how: torch_loss(found, others, reduction=how), found, reduction, normalizer)
+
+    if kernel is None or not are_alike(predictions, targets) or predictions.numel() < kernel[1]:
+        return plain(predictions)
+    elements = kernel_of_elements(kernel[0], targets)
+    return fused.reduced(elements, plain, [predictions], reduction, normalizer=normalizer, constants=[targets])
+
+
+# torch's own squared errors are a single pass; of absolute errors it keeps more.
+_SQUARED, _ABSOLUTE = (squared_errors, 2**20), (absolute_errors, 2**18)
 
 
 class _ElementwiseLoss(AdditiveLoss):
@@ -46,10 +68,13 @@ class _ElementwiseLoss(AdditiveLoss):
     # Ours with all settings, and torch's mean of tensors that are alike.
     function: ClassVar[Callable[..., Tensor]]
     torch_mean: Callable[[Tensor, Tensor], Tensor]
+    # From how many elements on there is a faster way than torch's.
+    least_size: ClassVar[float] = math.inf
 
     def forward(self, predictions: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
         # At once, where there is nothing to convert or to look at: on small tensors, calls take as long as the loss.
-        if normalizer is None and self.reduction == "mean" and are_usual(predictions, targets):
+        is_usual = normalizer is None and self.reduction == "mean" and are_usual(predictions, targets)
+        if is_usual and predictions.numel() < self.least_size:
             return self.torch_mean(predictions, targets)
         return self.function(predictions, targets, **self.settings(), normalizer=normalizer)
 
@@ -58,7 +83,7 @@ def mean_squared_error_loss(
     predictions: Tensor, targets: Tensor, *, reduction: str = "mean", normalizer: Tensor | float | None = None
 ) -> Tensor:
     """See `MeanSquaredErrorLoss`."""
-    return _reduced(F.mse_loss, predictions, targets, reduction, normalizer)
+    return _reduced(F.mse_loss, predictions, targets, reduction, normalizer, _SQUARED)
 
 
 @register_loss(
@@ -81,13 +106,14 @@ class MeanSquaredErrorLoss(_ElementwiseLoss):
 
     function = staticmethod(mean_squared_error_loss)
     torch_mean = staticmethod(F.mse_loss)
+    least_size = _SQUARED[1]
 
 
 def mean_absolute_error_loss(
     predictions: Tensor, targets: Tensor, *, reduction: str = "mean", normalizer: Tensor | float | None = None
 ) -> Tensor:
     """See `MeanAbsoluteErrorLoss`."""
-    return _reduced(F.l1_loss, predictions, targets, reduction, normalizer)
+    return _reduced(F.l1_loss, predictions, targets, reduction, normalizer, _ABSOLUTE)
 
 
 @register_loss(
@@ -110,6 +136,7 @@ class MeanAbsoluteErrorLoss(_ElementwiseLoss):
 
     function = staticmethod(mean_absolute_error_loss)
     torch_mean = staticmethod(F.l1_loss)
+    least_size = _ABSOLUTE[1]
 
 
 def huber_loss(

@@ -9,16 +9,25 @@ import torch
 from torch import Tensor
 
 from losskit.constants import CATEGORY, CATEGORY_DISTRIBUTION, IMAGE, SEQUENCE, SET, TEXT
-from losskit.modules import checking, sharing
+from losskit.modules import checking, fused, sharing
 from losskit.modules.base import ScoresLoss
 from losskit.modules.class_ids import ClassIdsLoss, counts_of_ids
 from losskit.modules.classification import (
     costs_of_distributions,
     costs_of_ids,
+    cross_entropy_of_ids,
     softmax_cross_entropy_loss,
 )
+from losskit.modules.fused_softmax import kernel_of_labels
 from losskit.modules.reduction import masked, reduce
-from losskit.modules.shapes import Classes, floating, read_classes, require_alike, require_rows_of_classes
+from losskit.modules.shapes import (
+    Classes,
+    floating,
+    read_classes,
+    require_alike,
+    require_floating,
+    require_rows_of_classes,
+)
 from losskit.modules.torch_kinds import CrossEntropyKind
 from losskit.registry import register_loss
 from losskit.schema.soft_labels import LabelSmoothingCrossEntropyLossConfig, SoftLabelCrossEntropyLossConfig
@@ -35,20 +44,27 @@ def soft_label_cross_entropy_loss(
     normalizer: Tensor | float | None = None,
 ) -> Tensor:
     """See `SoftLabelCrossEntropyLoss`; without `takes_ids`, targets must be scores."""
-    logits = floating(logits, "logits", may_mask=True)
+    require_floating(logits, "logits", may_mask=True)
     require_rows_of_classes(logits, targets)
     if takes_ids and targets.ndim == 1:
         return softmax_cross_entropy_loss(
             logits, targets, ignore_index=ignore_index, class_axis=1, reduction=reduction, normalizer=normalizer
         )
     require_alike(logits, targets, ("logits", "targets"))
-    labels = _scores(targets.to(logits.dtype), ignore_index)
+    labels = _scores(targets.to(torch.promote_types(logits.dtype, torch.float32)), ignore_index)
     checking.require_labels(labels, targets.dtype, torch.inf)
     totals = labels.sum(1, keepdim=True)
-    if normalize_targets:
-        labels = labels / torch.where(totals == 0, torch.ones_like(totals), totals)
-    values = costs_of_distributions(sharing.log_softmax(logits, 1), Classes(logits, labels, 1, False, None))
-    return reduce(values, reduction, count=(totals != 0).sum(), normalizer=normalizer)
+    count = (totals != 0).sum()
+    divisors = torch.where(totals == 0, torch.ones_like(totals), totals) if normalize_targets else None
+
+    def plain(logits: Tensor) -> Tensor:
+        shares = labels if divisors is None else labels / divisors
+        full = floating(logits, "logits", may_mask=True)
+        values = costs_of_distributions(sharing.log_softmax(full, 1), Classes(full, shares, 1, False, None))
+        return reduce(values, reduction, count=count, normalizer=normalizer)
+
+    kernel = kernel_of_labels(labels, 1, totals=None if divisors is None else divisors.squeeze(1))
+    return fused.reduced(kernel, plain, [logits], reduction, count=count, normalizer=normalizer, constants=[labels])
 
 
 @register_loss(
@@ -96,6 +112,8 @@ def _scores(targets: Tensor, ignore_index: int | None) -> Tensor:
     """The scores, 0 where they are marked to be ignored; a mark of 0 or more would be a score."""
     if ignore_index is None or ignore_index >= 0:
         return targets
+    if checking.can_peek(targets) and targets.numel() and targets.amin() > ignore_index:
+        return targets  # as it is most often, and without a copy
     return targets.masked_fill(targets == ignore_index, 0)
 
 
@@ -112,7 +130,7 @@ def label_smoothing_cross_entropy_loss(
 ) -> Tensor:
     """See `LabelSmoothingCrossEntropyLoss`."""
     checking.check_option("spread", spread, ("others", "uniform"))
-    given = read_classes(logits, targets, axis=class_axis, ignore_index=ignore_index)
+    given = read_classes(logits, targets, axis=class_axis, ignore_index=ignore_index, upcast=False)
     if not given.are_ids:
         raise TypeError(
             "targets are probabilities, but must be class ids; for scores of several classes there are "
@@ -127,9 +145,19 @@ def label_smoothing_cross_entropy_loss(
             reduction=reduction,
             normalizer=normalizer,
         )
-    log_probabilities = sharing.log_softmax(given.logits, given.axis)
-    values = costs_of_ids(log_probabilities, given, None, label_smoothing, to_others=spread == "others")
-    return reduce(masked(values, given.valid), reduction, count=given.num_items(), normalizer=normalizer)
+    to_others = spread == "others"
+    count = given.num_items()
+
+    def plain(logits: Tensor) -> Tensor:
+        full = given.of(logits)
+        log_probabilities = sharing.log_softmax(full.logits, full.axis)
+        values = costs_of_ids(log_probabilities, full, None, label_smoothing, to_others=to_others)
+        return reduce(masked(values, given.valid), reduction, count=count, normalizer=normalizer)
+
+    num_classes = logits.shape[given.axis]
+    share = label_smoothing * num_classes / max(num_classes - 1, 1) if to_others else label_smoothing
+    kernel = cross_entropy_of_ids(given, None, share)
+    return fused.reduced(kernel, plain, [logits], reduction, count=count, normalizer=normalizer, constants=[targets])
 
 
 @register_loss(

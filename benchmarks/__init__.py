@@ -1,0 +1,1 @@
+"""How fast losskit is, and how much memory it takes, beside others."""

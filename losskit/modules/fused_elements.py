@@ -1,0 +1,130 @@
+r"""Kernels of losses in which each element stands for itself: errors of numbers, and labels that are yes or no."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from losskit.modules.fused import Gradients, Kernel, Workspace, blocks
+
+# From the elements of a block, of the input and of what else the loss takes, to the sum of the values. With a factor,
+# it writes the derivatives times that factor into the buffer, which it may also use for anything before.
+Elements = Callable[[Sequence[Tensor], Tensor, "float | None", Workspace], float]
+
+
+def kernel_of_elements(elements: Elements, *others: Tensor, num_rooms: int = 1) -> Kernel:
+    """The kernel of a sum over elements.
+
+    Args:
+        elements: computes a block; it sees all tensors in float32, or float64 if the input is that.
+        others: what the loss takes besides its input, of its shape.
+        num_rooms: how many arrays of a block's size it needs.
+    """
+
+    def kernel(tensors: Sequence[Tensor], factor: float | None) -> tuple[float, Gradients]:
+        (inputs,) = tensors
+        gradient = None if factor is None else torch.empty_like(inputs)
+        room = Workspace(inputs)
+        total = 0.0
+        for block in blocks([inputs, gradient, *others], num_rooms=num_rooms):
+            given = []
+            for index in (0, *range(2, 2 + len(others))):
+                found = block.tensor(index)
+                given.append(found if found.dtype == room.dtype else room(f"given {index}", found.shape).copy_(found))
+            buffer = block.buffer(1, room)
+            total += elements(given, buffer, factor, room)
+            block.store(1, buffer)
+        return total, [gradient]
+
+    return kernel
+
+
+def squared_errors(given: Sequence[Tensor], buffer: Tensor, factor: float | None, room: Workspace) -> float:
+    r"""$(\hat y - y)^2$, whose derivative is $2 (\hat y - y)$."""
+    errors = torch.sub(*given, out=buffer)
+    # A dot product in float32 would lose a digit; sums are added up pairwise.
+    total = torch.mul(errors, errors, out=room("squares", errors.shape)).sum().item()
+    if factor is not None:
+        errors.mul_(2 * factor)
+    return total
+
+
+def absolute_errors(given: Sequence[Tensor], buffer: Tensor, factor: float | None, room: Workspace) -> float:
+    r"""$|\hat y - y|$, whose derivative is the sign of the error."""
+    errors = torch.sub(*given, out=buffer)
+    total = torch.abs(errors, out=room("sizes", errors.shape)).sum().item()
+    if factor is not None:
+        errors.sign_().mul_(factor)
+    return total
+
+
+def by_autograd(values: Callable[..., Tensor]) -> Elements:
+    """Any loss, differentiated block by block: as little memory as with a formula, though more time."""
+
+    def elements(given: Sequence[Tensor], buffer: Tensor, factor: float | None, room: Workspace) -> float:
+        inputs, *others = given
+        if factor is None:
+            return values(inputs, *others).sum().item()
+        with torch.enable_grad():
+            leaf = inputs.detach().requires_grad_()
+            total = values(leaf, *others).sum()
+            (gradient,) = torch.autograd.grad(total, leaf)
+        torch.mul(gradient, factor, out=buffer)
+        return total.item()
+
+    return elements
+
+
+def focal_labels(
+    alpha: float | None, gamma: float, ignore_index: int | None, values: Callable[[Tensor, Tensor], Tensor]
+) -> Elements:
+    r"""The focal loss of labels that are 0 or 1, $\alpha_t\,w^\gamma\,\ell$.
+
+    With the sign $s = 1 - 2 y$: $w = \sigma(s z)$ is the chance of being wrong, and $\ell = \log(1 + e^{s z})$. As
+    $w' = s\,w (1 - w)$ and $\ell' = s\,w$, the derivative is $s\,\alpha_t\,w^\gamma (w + \gamma (1 - w)\,\ell)$.
+
+    Args:
+        alpha: of labels that are 1; that of others is $1 - \alpha$.
+        gamma: $\gamma$.
+        ignore_index: the label of elements that do not count.
+        values: the plain form, from logits and labels, for blocks that hold other labels.
+    """
+    plain = by_autograd(values)
+
+    def elements(given: Sequence[Tensor], buffer: Tensor, factor: float | None, room: Workspace) -> float:
+        logits, labels = given
+        rest, tails = (room(name, logits.shape) for name in ("rest", "tails"))
+        counts = None
+        if ignore_index is not None and not torch.equal(torch.mul(labels, labels, out=rest), labels):
+            counts = labels != ignore_index
+            labels = room("labels", labels.shape).copy_(labels).mul_(counts)
+        if not torch.equal(torch.mul(labels, labels, out=rest), labels):
+            return plain(given, buffer, factor, room)
+        signs = torch.mul(labels, -2, out=room("signs", labels.shape)).add_(1)
+        turned = torch.mul(logits, signs, out=buffer)
+        wrong = torch.sigmoid(turned, out=room("wrong", turned.shape))
+        costs = softplus_(turned, wrong, tails)
+        powers = torch.pow(wrong, gamma, out=rest)
+        if alpha is not None:
+            powers.mul_(torch.mul(labels, 2 * alpha - 1, out=tails).add_(1 - alpha))
+        if counts is not None:
+            powers.mul_(counts)
+        total = torch.mul(powers, costs, out=tails).sum().item()
+        if factor is not None:
+            right = torch.sub(1, wrong, out=tails)
+            costs.mul_(right).mul_(gamma).add_(wrong).mul_(powers).mul_(signs.mul_(factor))
+        return total
+
+    return elements
+
+
+def softplus_(x: Tensor, chances: Tensor, tails: Tensor) -> Tensor:
+    r"""$\log(1 + e^x)$ in place of $x$, as $\max(x, 0) - \log(1 - \min(w, 1 - w))$ with $w = \sigma(x)$, the chances.
+
+    That takes one logarithm and no further exponential. Where the result is small so is $w$, and no digit is lost.
+    """
+    torch.sub(1, chances, out=tails)
+    torch.minimum(chances, tails, out=tails).neg_().log1p_()
+    return x.clamp_min_(0).sub_(tails)
