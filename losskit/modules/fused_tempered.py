@@ -62,7 +62,7 @@ class Tempered:
         self._factors, self._roots = 0, 1
         for roots in () if self._is_near else (2, 1):
             factors = roots / abs(1 - t)
-            if math.isclose(factors, round(factors), rel_tol=1e-9) and factors <= _MOST_FACTORS:
+            if math.isclose(factors, round(factors), rel_tol=1e-9):
                 self._factors, self._roots = round(factors), roots
         self._scaled = scores if t in (0, 1) else scores.mul_(1 - t)
         # w, or w - 1; at t = 1, -lambda.

@@ -137,7 +137,7 @@ def _reduced(
         return reduce(masked(values_of(full), full.valid), reduction, count=count, normalizer=normalizer)
 
     kernel = kernel_of_sparse(given, t)
-    return fused.reduced(kernel, plain, [logits], reduction, count=count, normalizer=normalizer)
+    return fused.reduced(kernel, plain, [logits], reduction, count=count, normalizer=normalizer, constants=[targets])
 
 
 def _relative(given: Classes) -> Tensor:

@@ -51,7 +51,7 @@ def tempered_softmax_cross_entropy_loss(
     if t2 < 1 and num_iters < ENOUGH_STEPS:
         return plain(logits)  # The kernel, which begins elsewhere, would differ by what is left to converge.
     kernel = kernel_of_tempered(given, t1, t2, label_smoothing, num_iters)
-    return fused.reduced(kernel, plain, [logits], reduction, count=count, normalizer=normalizer)
+    return fused.reduced(kernel, plain, [logits], reduction, count=count, normalizer=normalizer, constants=[targets])
 
 
 def _values(given: Classes, t1: float, t2: float, label_smoothing: float, num_iters: int) -> Tensor:
