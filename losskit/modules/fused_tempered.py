@@ -199,7 +199,7 @@ def kernel_of_sparse(given: Classes, t: float) -> Kernel:
             else:
                 buffer.scatter_add_(1, ids.unsqueeze(1), torch.full_like(values, -factor).unsqueeze(1))
             if counts is not None:
-                buffer.mul_(counts.unsqueeze(1))
+                buffer.masked_fill_(~counts.unsqueeze(1), 0)
             block.store(1, buffer)
         return total, [gradient]
 
