@@ -61,9 +61,8 @@ class Tempered:
         # p is the unit to this power, of which w_i is the power `_roots`; 0 where the unit is log p.
         self._factors, self._roots = 0, 1
         for roots in () if self._is_near else (2, 1):
-            factors = roots / abs(1 - t)
-            if math.isclose(factors, round(factors), rel_tol=1e-9):
-                self._factors, self._roots = round(factors), roots
+            if factors := _whole(roots / abs(1 - t)):
+                self._factors, self._roots = factors, roots
         self._scaled = scores if t in (0, 1) else scores.mul_(1 - t)
         # w, or w - 1; at t = 1, -lambda.
         self.offset = torch.full_like(scores.select(1, 0).unsqueeze(1), 0.0 if self._is_near else 1.0)
@@ -124,10 +123,9 @@ class Tempered:
         """The probabilities to some power in `out`, 0 wherever they are 0."""
         if exponent == 0:
             return torch.gt(self._unit, 0 if self._factors else -math.inf, out=out)
-        factors = exponent * self._factors
-        if self._factors and abs(factors - round(factors)) < 1e-6 and 0 < abs(factors) <= _MOST_FACTORS:
-            _product(self._unit, abs(round(factors)), out)
-            if factors < 0:
+        if factors := _whole(abs(exponent) * self._factors):
+            _product(self._unit, factors, out)
+            if exponent < 0:
                 out.reciprocal_()
         else:
             self.log_p(out).mul_(exponent).exp_()
@@ -144,6 +142,12 @@ class Tempered:
 
     def _log_of(self, unit: Tensor) -> Tensor:
         return unit.log_().mul_(self._factors) if self._factors else unit
+
+
+def _whole(factors: float) -> int:
+    """A number of factors, 0 if it is no whole number or too large."""
+    whole = round(factors)
+    return whole if whole <= _MOST_FACTORS and math.isclose(factors, whole, rel_tol=1e-13) else 0
 
 
 def _product(unit: Tensor, factors: int, out: Tensor) -> Tensor:
@@ -320,7 +324,8 @@ def _of_counted(values: Tensor, counts: Tensor | None) -> Tensor:
 def _blocks(logits: Tensor, gradient: Tensor | None, given: Classes) -> Iterator[Block]:
     """Blocks of logits, gradient and labels, with ids and whether they count."""
     ids, labels = (given.targets, None) if given.are_ids else (None, given.targets)
-    return blocks([logits, gradient, labels], [ids, given.valid], given.axis)
+    # Where a gradient is made, the scores need no room besides, and all that is needed is little beside it.
+    return blocks([logits, gradient, labels], [ids, given.valid], given.axis, 2 if gradient is None else 1)
 
 
 def _relative_scores(block: Block, room: Workspace) -> Tensor:
