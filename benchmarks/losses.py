@@ -33,7 +33,7 @@ Measure = Callable[[Result], float | None]
 _MEBIBYTE = 2**20
 # By default, glibc gives large blocks back when they are freed, and the system fills each new one with zeros, page by
 # page. With these, freed memory stays with the process, as with other allocators.
-TUNABLES = {
+_TUNABLES = {
     "default": "",
     "reusing": "glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold=17179869184:glibc.malloc.top_pad=268435456",
 }
@@ -103,6 +103,11 @@ def describe(options: Options, allocator: str) -> str:
     return f"losses, forward and backward: {platform.machine()}, {threads}, {allocator} allocator"
 
 
+def environment_of(allocator: str) -> dict[str, str]:
+    """What a process is started with to have it: malloc reads its settings only then."""
+    return {"GLIBC_TUNABLES": _TUNABLES[allocator]}
+
+
 def parser() -> argparse.ArgumentParser:
     """What the command line takes."""
     found = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -112,7 +117,9 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--runs", type=int, default=usual.runs, help="of which the median is taken")
     found.add_argument("--threads", type=int, default=usual.threads, help="with more than one, also time by the clock")
     found.add_argument("--device", choices=["cpu", "cuda"], default=usual.device)
-    found.add_argument("--allocator", choices=[*TUNABLES], default="default", help="what malloc does with freed memory")
+    found.add_argument(
+        "--allocator", choices=[*_TUNABLES], default="default", help="what malloc does with freed memory"
+    )
     found.add_argument("--compile", action="store_true", help="also ours under torch.compile")
     found.add_argument("--scale", choices=["full", "small"], default=usual.scale, help="small: to see that all runs")
     found.add_argument("--memory-limit", type=float, default=usual.memory_limit, metavar="GB", help="for each peer")
@@ -127,7 +134,7 @@ def main() -> None:
     options = Options(given.runs, given.threads, given.device, given.scale, given.compile, given.memory_limit)
     if given.allocator == "reusing" and platform.libc_ver()[0] != "glibc":
         sys.exit("--allocator reusing needs glibc, whose malloc it sets")
-    environment = {"GLIBCTUNABLES": TUNABLES[given.allocator]}
+    environment = environment_of(given.allocator)
     title, with_wall = describe(options, given.allocator), options.threads > 1
     print(title)
     heads = ["ms", *(["ms, clock"] if with_wall else []), "MiB"]

@@ -160,7 +160,7 @@ for _ in range(5):
     b"x" * (64 << 20)
 print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) * resource.getpagesize() / (64 << 20))
 """
-    environment = os.environ | {"GLIBC_TUNABLES": losses.TUNABLES[allocator]}
+    environment = os.environ | losses.environment_of(allocator)
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert least <= float(done.stdout) <= most
 

@@ -26,18 +26,21 @@ Gradients = Sequence[Tensor | None]
 # of its input; without a factor, no gradients are asked for. It gets half precision as it is, and computes in float32.
 Kernel = Callable[[Sequence[Tensor], "float | None"], tuple[float, Gradients]]
 
-# Elements of an input from which on a kernel is the faster form.
-LEAST_SIZE = 2**15
-# Elements of a block: as many as a processor's cache holds, and no more than a small part of the gradient.
+# Elements of an input from which on a kernel is faster than a plain form of several steps.
+LEAST_SIZE = 2**17
+# Elements of a block: as many as a processor's cache holds.
 SMALLEST_BLOCK, LARGEST_BLOCK = 2**15, 2**18
 
 
-def can_fuse(*tensors: Tensor | None) -> bool:
-    """Whether kernels may take these inputs, the first of which is the largest: on a CPU, in plain eager code."""
+def can_fuse(*tensors: Tensor | None, times_least_size: int = 1) -> bool:
+    """Whether kernels may take these inputs, the first of which is the largest: on a CPU, in plain eager code.
+
+    A kernel that is faster only than larger plain forms says how many times larger.
+    """
     largest = tensors[0]
     return (
         largest is not None
-        and largest.numel() >= LEAST_SIZE
+        and largest.numel() >= max(LEAST_SIZE * times_least_size, 1)
         and all(tensor is None or checking.can_peek(tensor) for tensor in tensors)
         and forward_ad._current_level < 0
     )
@@ -166,13 +169,12 @@ def _differentiated(
     return [next(found) if is_needed else None for is_needed in needed]
 
 
-def block_size(tensor: Tensor, num_rooms: int = 1) -> int:
+def block_size(tensor: Tensor, num_rooms: int) -> int:
     """How many elements of a tensor a block has at most, unless a single item has more.
 
-    All that a kernel has room for, `num_rooms` times a block, is a sixteenth of the tensor at most, and fits a cache.
+    All that a kernel has room for, `num_rooms` times a block, is a sixteenth of the tensor at most.
     """
-    largest = LARGEST_BLOCK // (1 if num_rooms < 3 else 2)
-    return max(SMALLEST_BLOCK, min(largest, tensor.numel() // (16 * num_rooms)))
+    return max(SMALLEST_BLOCK, min(LARGEST_BLOCK, tensor.numel() // max(16 * num_rooms, 1)))
 
 
 class Block:
@@ -245,7 +247,7 @@ def blocks(
     tensors: Sequence[Tensor | None],
     items: Sequence[Tensor | None] = (),
     axis: int | None = None,
-    num_rooms: int = 1,
+    num_rooms: int = 0,
 ) -> Iterator[Block]:
     """The blocks of tensors, in the order in which the first lies in memory.
 

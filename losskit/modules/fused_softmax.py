@@ -18,10 +18,12 @@ import torch
 from torch import Tensor
 
 from losskit.modules.fused import Block, Gradients, Kernel, Workspace, blocks
-from losskit.modules.shapes import along
+from losskit.modules.shapes import FULL, along
 
 # From how many classes on torch's own softmax is faster than its steps, where the classes lie last.
-_LONG_ROW = 128
+LONG_ROW = 128
+# A probability that is not far from losing digits, as float32 does below 1e-38.
+_SMALL = 1e-30
 
 # From log p of the labels, which it may overwrite, and the ids: the costs, and their derivatives.
 Costs = Callable[[Tensor, Tensor, Workspace], tuple[Tensor, Tensor]]
@@ -53,7 +55,7 @@ def kernel_of_ids(
         room = Workspace(logits)
         total = 0.0
         of_all = logits.shape[axis] if weights is None else weights.sum().item()
-        for block in blocks([logits, gradient], [ids, valid], axis):
+        for block in blocks([logits, gradient], [ids, valid], axis, num_rooms=_num_rooms(logits)):
             block_ids, counts = block.item(0), block.item(1)
             assert block_ids is not None
             softmax = Softmax(block, room)
@@ -62,7 +64,7 @@ def kernel_of_ids(
             values, slopes = costs(softmax.log_p(block_ids), block_ids, room)
             if shifted is not None:
                 # W log(sum of e^(z - max z)) - sum of w (z - max z), where z is shifted
-                values = values + spread * (of_all * softmax.log_sums - shifted)
+                values = values + spread * (of_all * softmax.log_sums() - shifted)
             if counts is not None:
                 values, slopes = (torch.where(counts, x, 0) for x in (values, slopes))
             total += values.sum().item()
@@ -103,7 +105,7 @@ def kernel_of_labels(
         gradient = None if factor is None else torch.empty_like(logits)
         room = Workspace(logits)
         total = 0.0
-        for block in blocks([logits, gradient, labels], [totals], axis):
+        for block in blocks([logits, gradient, labels], [totals], axis, num_rooms=_num_rooms(logits) + 1):
             softmax = Softmax(block, room)
             shares = block.tensor(2)
             of_items = block.item(0)
@@ -118,12 +120,17 @@ def kernel_of_labels(
             sums = shares.sum(1)
             crossed = softmax.shifted().mul_(shares).sum(1)
             softmax.compute()
-            total += (sums * softmax.log_sums - crossed).sum().item()
+            total += (sums * softmax.log_sums() - crossed).sum().item()
             if factor is not None:
                 block.store(1, softmax.times(sums * factor).sub_(shares, alpha=factor))
         return total, [gradient]
 
     return kernel
+
+
+def _num_rooms(logits: Tensor) -> int:
+    """Of a block's size: in full precision, everything happens in the gradient's own memory."""
+    return 0 if logits.dtype in FULL else 2
 
 
 class Softmax:
@@ -135,14 +142,21 @@ class Softmax:
         self._buffer = block.buffer(1, room)
         if self._logits.dtype != room.dtype:
             self._logits = room("logits", self._logits.shape).copy_(self._logits)
-        shape = (block.shape[0], 1, *block.shape[2:])
-        self._highest = torch.amax(self._logits, 1, keepdim=True, out=room("highest", shape))
+        self._item_shape = (block.shape[0], 1, *block.shape[2:])
+        self._highest: Tensor | None = None
         # What the buffer must be multiplied by yet.
         self._inverse: Tensor | None = None
 
+    @property
+    def highest(self) -> Tensor:
+        """The highest logit of each item, `(outer, 1, ...)`."""
+        if self._highest is None:
+            self._highest = torch.amax(self._logits, 1, keepdim=True, out=self._room("highest", self._item_shape))
+        return self._highest
+
     def shifted(self) -> Tensor:
         """The logits relative to the highest, in the buffer; sums of them keep digits that those of logits lose."""
-        return torch.sub(self._logits, self._highest, out=self._buffer)
+        return torch.sub(self._logits, self.highest, out=self._buffer)
 
     def shifted_sums(self, weights: Tensor | None) -> Tensor:
         """The sum over all classes of the logits relative to the highest, times their weights."""
@@ -150,22 +164,31 @@ class Softmax:
         return shifted.sum(1) if weights is None else torch.tensordot(shifted, weights, ([1], [0]))
 
     def compute(self) -> None:
-        """Computes the softmax, and `log_sums`: the logarithm of the sum over all classes of e^(z - max z)."""
-        sums = self._room("sums", self._highest.shape)
-        if self._buffer.ndim == 2 and self._buffer.shape[1] >= _LONG_ROW:
-            # The highest probability is one part of the sum.
+        """Computes the softmax."""
+        if self._buffer.ndim == 2 and self._buffer.shape[1] >= LONG_ROW:
             torch.ops.aten._softmax.out(self._logits, 1, False, out=self._buffer)
-            self.log_sums = torch.amax(self._buffer, 1, keepdim=True, out=sums).log_().neg_().squeeze(1)
             return
         self.shifted().exp_()
-        torch.sum(self._buffer, 1, keepdim=True, out=sums)
-        self._inverse = torch.reciprocal(sums, out=self._room("inverse", sums.shape))
-        self.log_sums = sums.log_().squeeze(1)
+        sums = torch.sum(self._buffer, 1, keepdim=True, out=self._room("sums", self._item_shape))
+        self._inverse = torch.reciprocal(sums, out=self._room("inverse", self._item_shape))
+
+    def log_sums(self) -> Tensor:
+        """The logarithm of the sum over all classes of e^(z - max z), of which the highest probability is one part."""
+        if self._inverse is None:
+            highest = torch.amax(self._buffer, 1, keepdim=True, out=self._room("sums", self._item_shape))
+        else:
+            highest = self._inverse
+        return highest.log().neg_().squeeze(1)
 
     def log_p(self, ids: Tensor) -> Tensor:
         """The logarithm of the probability of each label, also where that is too small for a number."""
-        own = torch.gather(self._logits, 1, ids.unsqueeze(1), out=self._room("own", self._highest.shape))
-        return own.sub_(self._highest).squeeze(1).sub_(self.log_sums)
+        own, places = self._room("own", self._item_shape), ids.unsqueeze(1)
+        if self._inverse is None:
+            chances = torch.gather(self._buffer, 1, places, out=own)
+            if chances.amin().item() > _SMALL:
+                return chances.log_().squeeze(1)
+        own = torch.gather(self._logits, 1, places, out=own).sub_(self.highest)
+        return own.squeeze(1).sub_(self.log_sums())
 
     def times(self, factors: Tensor) -> Tensor:
         """The softmax times one number per item, in the buffer."""
