@@ -39,7 +39,10 @@ _MOST_FACTORS = 24
 # After as many steps each row has converged: one that leaves the part q of Q leaves at most the part 1 - q of S - 1. Of
 # a million classes in float64, that allows for some 40 at t = 0, of which each gives up as little as it can.
 _ENOUGH_STEPS = 64
+# A step as small as so many roundings, over all classes, is none.
 _ROUNDINGS = 4
+# The plain forms sort, or go through all steps, so that small inputs are worth a kernel.
+TIMES_LEAST_SIZE = 1 / 16
 
 
 def is_near(t: float) -> bool:
@@ -51,7 +54,7 @@ class Tempered:
     r"""The probabilities of scores along axis 1 of a block, and powers of them.
 
     All of them are powers of the unit $u = w_i^{\pm 1}$ or $w_i^{\pm 1/2}$, with $w_i = w + (1 - t) z_i$, where these
-    are products of a few factors; else exponentials of the unit $u = \\log p_i$.
+    are products of a few factors; else exponentials of the unit $u = \log p_i$.
     """
 
     def __init__(self, scores: Tensor, t: float, room: Workspace) -> None:
@@ -75,7 +78,7 @@ class Tempered:
             if self._t != 1:
                 sizes.mul_(self._t - 1).expm1_()
             step = (self.sums / self.powers_sums).mul_(-sizes if self._t == 1 else sizes)
-            # A step of 0 becomes one of some roundings: of w, if that is what sets the precision of S, or else of S.
+            # Below t = 1, each w_i is rounded as w is, and no step can be smaller; above, it is S that is rounded.
             moved = step / self.offset if self._t < 1 and not self._is_near else sizes
             least = _ROUNDINGS * torch.finfo(step.dtype).eps * (abs(1 - self._t) or 1)
             if not bool((moved.abs() > least).any()):

@@ -14,7 +14,7 @@ from torch import Tensor
 from losskit.constants import CATEGORY, CATEGORY_DISTRIBUTION, IMAGE, SEQUENCE, TEXT
 from losskit.modules import fused
 from losskit.modules.class_ids import ClassIdsLoss
-from losskit.modules.fused_tempered import kernel_of_sparse
+from losskit.modules.fused_tempered import TIMES_LEAST_SIZE, kernel_of_sparse
 from losskit.modules.reduction import masked, reduce
 from losskit.modules.shapes import Classes, read_classes
 from losskit.registry import register_loss
@@ -137,7 +137,16 @@ def _reduced(
         return reduce(masked(values_of(full), full.valid), reduction, count=count, normalizer=normalizer)
 
     kernel = kernel_of_sparse(given, t)
-    return fused.reduced(kernel, plain, [logits], reduction, count=count, normalizer=normalizer, constants=[targets])
+    return fused.reduced(
+        kernel,
+        plain,
+        [logits],
+        reduction,
+        count=count,
+        normalizer=normalizer,
+        constants=[targets],
+        times_least_size=TIMES_LEAST_SIZE,
+    )
 
 
 def _relative(given: Classes) -> Tensor:

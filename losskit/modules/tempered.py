@@ -16,7 +16,7 @@ from torch import Tensor
 from losskit.constants import CATEGORY, CATEGORY_DISTRIBUTION, IMAGE, SEQUENCE, TEXT
 from losskit.modules import fused
 from losskit.modules.class_ids import ClassIdsLoss
-from losskit.modules.fused_tempered import is_near, kernel_of_tempered, own_term, tempered_log
+from losskit.modules.fused_tempered import TIMES_LEAST_SIZE, is_near, kernel_of_tempered, own_term, tempered_log
 from losskit.modules.reduction import masked, reduce
 from losskit.modules.shapes import Classes, read_classes
 from losskit.registry import register_loss
@@ -51,7 +51,16 @@ def tempered_softmax_cross_entropy_loss(
     if t2 < 1 and num_iters < ENOUGH_STEPS:
         return plain(logits)  # The kernel, which begins elsewhere, would differ by what is left to converge.
     kernel = kernel_of_tempered(given, t1, t2, label_smoothing, num_iters)
-    return fused.reduced(kernel, plain, [logits], reduction, count=count, normalizer=normalizer, constants=[targets])
+    return fused.reduced(
+        kernel,
+        plain,
+        [logits],
+        reduction,
+        count=count,
+        normalizer=normalizer,
+        constants=[targets],
+        times_least_size=TIMES_LEAST_SIZE,
+    )
 
 
 def _values(given: Classes, t1: float, t2: float, label_smoothing: float, num_iters: int) -> Tensor:
