@@ -21,7 +21,7 @@ NAMES = registry.names()
 @pytest.fixture
 def _every_size(monkeypatch):
     """Kernels take inputs of every size, in blocks so small that there are several."""
-    monkeypatch.setattr(fused, "LEAST_SIZE", 1)
+    monkeypatch.setattr(fused, "LEAST_SIZE", 0)
     monkeypatch.setattr(fused, "SMALLEST_BLOCK", 6)
     monkeypatch.setattr(fused, "LARGEST_BLOCK", 6)
     monkeypatch.setattr(fused_pairs, "LEAST_ROWS", 2)
@@ -182,6 +182,9 @@ CASES = {
     "mean_squared_error": ({}, "numbers"),
     "mean_absolute_error": ({}, "numbers"),
     "corn": ({}, "ranks"),
+    "sparsemax": ({}, "ids"),
+    "entmax15": ({}, "ids"),
+    "tempered_softmax_cross_entropy": ({"label_smoothing": 0.1}, "ids"),
 }
 
 
@@ -192,7 +195,7 @@ def batch_of(kind, generator):
     return {
         "ids": lambda: (random(5, 30, 90, 91), integers(30, (5, 90, 91))),
         "scores": lambda: (random(110, 10_000), random(110, 10_000).square()),
-        "steps": lambda: (random(11, 100, 1000), integers(1000, (11, 100))),
+        "steps": lambda: (random(22, 100, 1000), integers(1000, (22, 100))),
         "labels": lambda: (random(11_000, 100), integers(2, (11_000, 100)).float()),
         "numbers": lambda: (random(1_100_000), random(1_100_000)),
         "ranks": lambda: (random(11_000, 99), integers(100, (11_000,))),

@@ -15,7 +15,7 @@ from losskit.constants import CATEGORY, CATEGORY_DISTRIBUTION, IMAGE, SEQUENCE, 
 from losskit.modules import checking, fused, sharing
 from losskit.modules.class_ids import ClassIdsLoss, counts_of_ids
 from losskit.modules.fused import Kernel, Workspace
-from losskit.modules.fused_softmax import kernel_of_ids, kernel_of_labels
+from losskit.modules.fused_softmax import LONG_ROW, kernel_of_ids, kernel_of_labels
 from losskit.modules.reduction import masked, reduce, reduce_sum
 from losskit.modules.shapes import FULL, Classes, along, class_constant, read_classes
 from losskit.modules.torch_kinds import CrossEntropyKind
@@ -79,13 +79,19 @@ def softmax_cross_entropy_loss(
             values = (1 - robust_lambda) * values + (extra if item_weights is None else extra * item_weights)
         return reduce(masked(values, given.valid), reduction, count=count, normalizer=normalizer)
 
-    if has_extras:
+    if has_extras or (given.are_ids and not _is_worth_a_kernel(logits, given.axis, label_smoothing)):
         return plain(logits)
     if given.are_ids:
         kernel = cross_entropy_of_ids(given, weights, label_smoothing)
     else:
         kernel = kernel_of_labels(given.targets, given.axis, smoothing=label_smoothing, weights=weights)
     return fused.reduced(kernel, plain, [logits], reduction, count=count, normalizer=normalizer, constants=[targets])
+
+
+def _is_worth_a_kernel(logits: Tensor, axis: int, label_smoothing: float) -> bool:
+    """torch's own cross-entropy is as fast in a cache, but for smoothed labels, and few classes that lie last."""
+    has_short_rows = logits.ndim > 1 and logits.stride()[axis] == 1 and logits.shape[axis] < LONG_ROW
+    return fused.can_fuse(logits, times_least_size=1 if label_smoothing or has_short_rows else 16)
 
 
 def cross_entropy_of_ids(
@@ -182,7 +188,7 @@ def _quick_cross_entropy(
     class_axis: int | None,
 ) -> Tensor | None:
     """torch's mean, of a log-softmax that other losses may share; None where anything is unusual, or worth a kernel."""
-    if fused.can_fuse(logits):
+    if _is_worth_a_kernel(logits, -1 if class_axis == -1 else 1, label_smoothing):
         return None
     if not sharing.is_sharing():
         torch_loss: Callable[..., Tensor] = F.cross_entropy

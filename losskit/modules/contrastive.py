@@ -12,7 +12,7 @@ from torch import Tensor
 from losskit.constants import LOGITS, TARGETS, VECTOR
 from losskit.modules import checking, fused
 from losskit.modules.distributed import GatheringLoss, gathered
-from losskit.modules.fused_pairs import cross_entropy_of_labels, kernel_of_pairs, kernel_of_partners
+from losskit.modules.fused_pairs import cross_entropy_of_labels, kernel_of_pairs, kernel_of_partners, when_worth_it
 from losskit.modules.reduction import masked, reduce
 from losskit.modules.shapes import floating, require_alike
 from losskit.modules.similarities import diagonal_mask, embeddings, products, require_ids, same_ids, unit
@@ -48,6 +48,7 @@ def nt_xent_loss(
     elif gather:
         (vectors,) = gathered(vectors, by_halves=pairing == "halves")
     size = len(vectors)
+    of_pairs = when_worth_it(size)
 
     def similarities_of(vectors: Tensor) -> tuple[Tensor, Tensor]:
         directions = unit(vectors)
@@ -62,10 +63,10 @@ def nt_xent_loss(
             pairs = same & ~selves
             return reduce(_pair_values(similarities, pairs, ~same), reduction, count=pairs.sum())
 
-        if not fused.can_fuse(vectors, ids, size=size * size):
+        if not fused.can_fuse(vectors, ids, **of_pairs):
             return of_labels(vectors)
         kernel = kernel_of_pairs(cross_entropy_of_labels(ids), temperature=temperature)
-        return fused.reduced(kernel, of_labels, [vectors], reduction, count=_num_pairs(ids), size=size * size)
+        return fused.reduced(kernel, of_labels, [vectors], reduction, count=_num_pairs(ids), **of_pairs)
     rows = torch.arange(size, device=vectors.device)
     partners = rows ^ 1 if pairing == "consecutive" else torch.cat([rows[size // 2 :], rows[: size // 2]])
 
@@ -75,7 +76,7 @@ def nt_xent_loss(
         return reduce(F.cross_entropy(logits, partners, reduction="none"), reduction)
 
     kernel = kernel_of_partners(partners, temperature=temperature)
-    return fused.reduced(kernel, of_partners, [vectors], reduction, count=size, size=size * size)
+    return fused.reduced(kernel, of_partners, [vectors], reduction, count=size, **of_pairs)
 
 
 def _num_pairs(ids: Tensor) -> Tensor:
@@ -192,7 +193,7 @@ def contrastive_loss(
 
     inputs, fixed = ([one, other, divisor], 1.0) if isinstance(divisor, Tensor) else ([one, other], divisor)
     kernel = kernel_of_partners(own, normalize=normalize, temperature=fixed, of_columns=symmetric)
-    return fused.reduced(kernel, plain, inputs, reduction, count=size, size=size * size)
+    return fused.reduced(kernel, plain, inputs, reduction, count=size, **when_worth_it(size))
 
 
 def _temperature(temperature: Tensor | float, dtype: torch.dtype) -> Tensor | float:

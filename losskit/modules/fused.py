@@ -26,21 +26,22 @@ Gradients = Sequence[Tensor | None]
 # of its input; without a factor, no gradients are asked for. It gets half precision as it is, and computes in float32.
 Kernel = Callable[[Sequence[Tensor], "float | None"], tuple[float, Gradients]]
 
-# Elements of an input from which on a kernel is the faster form.
-LEAST_SIZE = 2**15
-# Elements of a block: as many as a processor's cache holds, and no more than a small part of the gradient.
+# Elements of an input from which on a kernel is faster than a plain form of several steps.
+LEAST_SIZE = 2**17
+# Elements of a block: as many as a processor's cache holds.
 SMALLEST_BLOCK, LARGEST_BLOCK = 2**15, 2**18
 
 
-def can_fuse(*tensors: Tensor | None, size: int | None = None) -> bool:
+def can_fuse(*tensors: Tensor | None, times_least_size: float = 1, size: int | None = None) -> bool:
     """Whether kernels may take these inputs, the first of which is the largest: on a CPU, in plain eager code.
 
-    `size` is the number of elements of what the plain form makes of them, where that is more than they have.
+    A kernel that is faster only than larger plain forms, or than smaller ones too, says how many times as large.
+    `size` is the number of elements of what the plain form makes of the inputs, where that is more than they have.
     """
     largest = tensors[0]
     return (
         largest is not None
-        and (largest.numel() if size is None else size) >= LEAST_SIZE
+        and (largest.numel() if size is None else size) >= max(LEAST_SIZE * times_least_size, 1)
         and all(tensor is None or checking.can_peek(tensor) for tensor in tensors)
         and forward_ad._current_level < 0
     )
@@ -78,6 +79,7 @@ def reduced(
     count: Tensor | int | None = None,
     normalizer: Tensor | float | None = None,
     constants: Sequence[Tensor] = (),
+    times_least_size: float = 1,
     size: int | None = None,
 ) -> Tensor:
     """`plain(*tensors)`, which reduces its values as the rest of the arguments would have `reduce` do it.
@@ -90,9 +92,11 @@ def reduced(
         count: as in `reduce`.
         normalizer: as in `reduce`.
         constants: what the kernel takes besides, and gives no gradient.
+        times_least_size: as in `can_fuse`.
         size: as in `can_fuse`.
     """
-    is_possible = can_fuse(*tensors, *constants, size=size) and not any(x.requires_grad for x in constants)
+    is_possible = can_fuse(*tensors, *constants, times_least_size=times_least_size, size=size)
+    is_possible = is_possible and not any(constant.requires_grad for constant in constants)
     divisor = _divisor(tensors, reduction, count, normalizer) if is_possible else 0.0
     if not divisor > 0:
         return plain(*tensors)
@@ -171,13 +175,12 @@ def _differentiated(
     return [next(found) if is_needed else None for is_needed in needed]
 
 
-def block_size(tensor: Tensor, num_rooms: int = 1) -> int:
+def block_size(tensor: Tensor, num_rooms: int) -> int:
     """How many elements of a tensor a block has at most, unless a single item has more.
 
-    All that a kernel has room for, `num_rooms` times a block, is a sixteenth of the tensor at most, and fits a cache.
+    All that a kernel has room for, `num_rooms` times a block, is a sixteenth of the tensor at most.
     """
-    largest = LARGEST_BLOCK // (1 if num_rooms < 3 else 2)
-    return max(SMALLEST_BLOCK, min(largest, tensor.numel() // (16 * num_rooms)))
+    return max(SMALLEST_BLOCK, min(LARGEST_BLOCK, tensor.numel() // max(16 * num_rooms, 1)))
 
 
 class Block:
@@ -250,7 +253,8 @@ def blocks(
     tensors: Sequence[Tensor | None],
     items: Sequence[Tensor | None] = (),
     axis: int | None = None,
-    num_rooms: int = 1,
+    num_rooms: int = 0,
+    size: int | None = None,
 ) -> Iterator[Block]:
     """The blocks of tensors, in the order in which the first lies in memory.
 
@@ -259,6 +263,7 @@ def blocks(
         items: of that shape without its class axis.
         axis: the class axis, along which nothing is cut; None where each element stands for itself.
         num_rooms: how many arrays of a block's size the kernel needs besides.
+        size: the most elements of a block, where these tensors are themselves parts of others.
     """
     first = tensors[0]
     assert first is not None
@@ -269,7 +274,7 @@ def blocks(
         [None if tensor is None else tensor.permute(order) for tensor in tensors],
         [None if item is None else item.permute(rest) for item in items],
         place,
-        block_size(first, num_rooms),
+        block_size(first, num_rooms) if size is None else size,
     )
 
 

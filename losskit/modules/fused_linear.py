@@ -16,10 +16,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from losskit.modules import fused
 from losskit.modules.fused import Gradients, Kernel
 
-# The logits of a block are a part of the gradients, but of as many items as matrix products need to be efficient.
-LARGEST_PART, LEAST_ITEMS, MOST_ITEMS = 2 / 9, 64, 1024
+# The logits of a block are a part of the gradients, but fill a cache, and are of as many items as matrix products need
+# to be efficient.
+LARGEST_PART, LEAST_ITEMS, MOST_ITEMS = 1 / 5, 64, 1024
 
 
 def kernel_of_linear(kernel_of_items: Callable[[Tensor, slice], Kernel]) -> Kernel:
@@ -65,4 +67,4 @@ def kernel_of_linear(kernel_of_items: Callable[[Tensor, slice], Kernel]) -> Kern
 
 def _items_at_once(items: Tensor, weight: Tensor) -> int:
     part = int(LARGEST_PART * (items.numel() + weight.numel()) / len(weight))
-    return max(LEAST_ITEMS, min(MOST_ITEMS, part))
+    return max(LEAST_ITEMS, fused.LARGEST_BLOCK // len(weight), min(MOST_ITEMS, part))

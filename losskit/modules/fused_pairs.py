@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +32,18 @@ from losskit.modules.similarities import lengths, same_ids, through_unit_
 LEAST_ROWS = 128
 # Elements of a matrix of similarities that is kept where it is needed twice, rather than computed again.
 LARGEST_KEPT = 2**22
+
+
+class Condition(TypedDict):
+    """Arguments of `fused.reduced`."""
+
+    times_least_size: float
+    size: int
+
+
+def when_worth_it(samples: int) -> Condition:
+    """When the kernels of all pairs of so many samples are the faster form, as products are most of what they do."""
+    return {"times_least_size": 1 / 4, "size": samples * samples}
 
 
 class Rows:

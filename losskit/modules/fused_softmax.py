@@ -18,10 +18,12 @@ import torch
 from torch import Tensor
 
 from losskit.modules.fused import Block, Gradients, Kernel, Workspace, blocks
-from losskit.modules.shapes import along
+from losskit.modules.shapes import FULL, along
 
 # From how many classes on torch's own softmax is faster than its steps, where the classes lie last.
-_LONG_ROW = 128
+LONG_ROW = 128
+# A probability that is not far from losing digits, as float32 does below 1e-38.
+_SMALL = 1e-30
 
 # From log p of the labels, which it may overwrite, and the ids: the costs, and their derivatives.
 Costs = Callable[[Tensor, Tensor, Workspace], tuple[Tensor, Tensor]]
@@ -55,19 +57,18 @@ def kernel_of_ids(
         room = Workspace(logits)
         total = 0.0
         of_all = logits.shape[axis] if weights is None else weights.sum().item()
-        for block in blocks([logits, gradient], [ids, valid], axis):
+        for block in blocks([logits, gradient], [ids, valid], axis, num_rooms=_num_rooms(logits)):
             block_ids, counts = block.item(0), block.item(1)
             assert block_ids is not None
             softmax = Softmax(block, room)
-            own = softmax.shifted_at(block_ids)
+            if in_place:
+                softmax.keep(block_ids)
             shifted = softmax.shifted_sums(weights) if spread else None
             softmax.compute()
-            # This is right too where the probability is too small for a number.
-            log_p = own.sub_(softmax.log_sums)
-            values, slopes = costs(log_p, block_ids, room)
+            values, slopes = costs(softmax.log_p(block_ids), block_ids, room)
             if shifted is not None:
                 # W log(sum of e^(z - max z)) - sum of w (z - max z), where z is shifted
-                values = values + spread * (of_all * softmax.log_sums - shifted)
+                values = values + spread * (of_all * softmax.log_sums() - shifted)
             if counts is not None:
                 values, slopes = (torch.where(counts, x, 0) for x in (values, slopes))
             total += values.sum().item()
@@ -108,7 +109,7 @@ def kernel_of_labels(
         gradient = None if factor is None else torch.empty_like(logits)
         room = Workspace(logits)
         total = 0.0
-        for block in blocks([logits, gradient, labels], [totals], axis):
+        for block in blocks([logits, gradient, labels], [totals], axis, num_rooms=_num_rooms(logits) + 1):
             softmax = Softmax(block, room)
             shares = block.tensor(2)
             of_items = block.item(0)
@@ -123,12 +124,17 @@ def kernel_of_labels(
             sums = shares.sum(1)
             crossed = softmax.shifted().mul_(shares).sum(1)
             softmax.compute()
-            total += (sums * softmax.log_sums - crossed).sum().item()
+            total += (sums * softmax.log_sums() - crossed).sum().item()
             if factor is not None:
                 block.store(1, softmax.times(sums * factor).sub_(shares, alpha=factor))
         return total, [gradient]
 
     return kernel
+
+
+def _num_rooms(logits: Tensor) -> int:
+    """Of a block's size: in full precision, everything happens in the gradient's own memory."""
+    return 0 if logits.dtype in FULL else 2
 
 
 class Softmax:
@@ -140,22 +146,30 @@ class Softmax:
         self._buffer = block.buffer(1, room)
         if self._logits.dtype != room.dtype:
             self._logits = room("logits", self._logits.shape).copy_(self._logits)
-        shape = (block.shape[0], 1, *block.shape[2:])
-        self._highest = torch.amax(self._logits, 1, keepdim=True, out=room("highest", shape))
+        self._item_shape = (block.shape[0], 1, *block.shape[2:])
+        self._highest: Tensor | None = None
+        self._own: Tensor | None = None
         # What the buffer must be multiplied by yet.
         self._inverse: Tensor | None = None
 
+    @property
+    def highest(self) -> Tensor:
+        """The highest logit of each item, `(outer, 1, ...)`."""
+        if self._highest is None:
+            self._highest = torch.amax(self._logits, 1, keepdim=True, out=self._room("highest", self._item_shape))
+        return self._highest
+
     def shifted(self) -> Tensor:
         """The logits relative to the highest, in the buffer; sums of them keep digits that those of logits lose."""
-        shifted = torch.sub(self._logits, self._highest, out=self._buffer)
+        shifted = torch.sub(self._logits, self.highest, out=self._buffer)
         if shifted.data_ptr() == self._logits.data_ptr():
-            self._highest.zero_()  # the logits are relative to it now
+            self.highest.zero_()  # the logits are relative to it now
         return shifted
 
-    def shifted_at(self, ids: Tensor) -> Tensor:
-        """The logit of each label relative to the highest; before anything else, for that may overwrite the logits."""
-        own = torch.gather(self._logits, 1, ids.unsqueeze(1), out=self._room("own", self._highest.shape))
-        return own.sub_(self._highest).squeeze(1)
+    def keep(self, ids: Tensor) -> None:
+        """Before anything else, where the softmax takes the place of the logits: keeps those of the labels."""
+        own = torch.gather(self._logits, 1, ids.unsqueeze(1), out=self._room("kept", self._item_shape))
+        self._own = own.sub_(self.highest)
 
     def shifted_sums(self, weights: Tensor | None) -> Tensor:
         """The sum over all classes of the logits relative to the highest, times their weights."""
@@ -163,15 +177,31 @@ class Softmax:
         return shifted.sum(1) if weights is None else torch.tensordot(shifted, weights, ([1], [0]))
 
     def compute(self) -> None:
-        """Computes the softmax, and `log_sums`: the logarithm of the sum over all classes of e^(z - max z)."""
-        sums = self._room("sums", self._highest.shape)
-        if self._buffer.ndim == 2 and self._buffer.shape[1] >= _LONG_ROW:
-            self.log_sums = _softmax_into(self._buffer, self._logits, sums).squeeze(1)
+        """Computes the softmax."""
+        if self._buffer.ndim == 2 and self._buffer.shape[1] >= LONG_ROW:
+            torch.ops.aten._softmax.out(self._logits, 1, False, out=self._buffer)
             return
         self.shifted().exp_()
-        torch.sum(self._buffer, 1, keepdim=True, out=sums)
-        self._inverse = torch.reciprocal(sums, out=self._room("inverse", sums.shape))
-        self.log_sums = sums.log_().squeeze(1)
+        sums = torch.sum(self._buffer, 1, keepdim=True, out=self._room("sums", self._item_shape))
+        self._inverse = torch.reciprocal(sums, out=self._room("inverse", self._item_shape))
+
+    def log_sums(self) -> Tensor:
+        """The logarithm of the sum over all classes of e^(z - max z), of which the highest probability is one part."""
+        if self._inverse is None:
+            highest = torch.amax(self._buffer, 1, keepdim=True, out=self._room("sums", self._item_shape))
+        else:
+            highest = self._inverse
+        return highest.log().neg_().squeeze(1)
+
+    def log_p(self, ids: Tensor) -> Tensor:
+        """The logarithm of the probability of each label, also where that is too small for a number."""
+        own, places = self._room("own", self._item_shape), ids.unsqueeze(1)
+        if self._inverse is None:
+            chances = torch.gather(self._buffer, 1, places, out=own)
+            if chances.amin().item() > _SMALL:
+                return chances.log_().squeeze(1)
+        own = torch.gather(self._logits, 1, places, out=own).sub_(self.highest) if self._own is None else self._own
+        return own.squeeze(1).sub_(self.log_sums())
 
     def times(self, factors: Tensor) -> Tensor:
         """The softmax times one number per item, in the buffer."""
@@ -186,10 +216,6 @@ def softmax_(logits: Tensor) -> tuple[Tensor, Tensor]:
         The highest logits $m$, and $\log \sum_c e^{z_c - m}$, each `(rows,)`.
     """
     highest = logits.amax(1)
-    return highest, _softmax_into(logits, logits, highest.new_empty(len(logits), 1)).squeeze(1)
-
-
-def _softmax_into(buffer: Tensor, logits: Tensor, sums: Tensor) -> Tensor:
-    torch.ops.aten._softmax.out(logits, 1, False, out=buffer)
+    torch.ops.aten._softmax.out(logits, 1, False, out=logits)
     # The highest probability is one part of the sum.
-    return torch.amax(buffer, 1, keepdim=True, out=sums).log_().neg_()
+    return highest, logits.amax(1).log_().neg_()

@@ -77,7 +77,7 @@ def linear_cross_entropy_loss(
     layer = [weight] if bias is None else [weight, bias]
     size = math.prod(hidden.shape[:-1]) * len(weight)
     are_ids = isinstance(targets, Tensor) and not targets.is_floating_point()
-    if not are_ids or not fused.can_fuse(hidden, *layer, targets, size=size):
+    if not are_ids or not fused.can_fuse(hidden, *layer, targets, times_least_size=4, size=size):
         return plain(hidden, *layer)
     # Of logits, all that is read beside the targets is their shape.
     given = read_classes(
@@ -99,6 +99,7 @@ def linear_cross_entropy_loss(
         count=given.num_items() if item_weights is None else item_weights.sum(),
         normalizer=normalizer,
         constants=[targets],
+        times_least_size=4,
         size=size,
     )
 

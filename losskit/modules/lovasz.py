@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from losskit.constants import IMAGE
-from losskit.modules import checking, sharing
+from losskit.modules import checking, fused, sharing
 from losskit.modules.base import Loss
+from losskit.modules.fused_lovasz import jaccard_steps, kernel_of_classes, kernel_of_masks
 from losskit.modules.reduction import check_reduction, reduce
-from losskit.modules.shapes import floating, read_classes, require_alike
+from losskit.modules.shapes import Classes, floating, read_classes, require_alike, require_floating
 from losskit.registry import register_loss
 from losskit.schema.lovasz import LovaszHingeLossConfig, LovaszSoftmaxLossConfig
 
@@ -28,12 +29,35 @@ def lovasz_softmax_loss(
     """See `LovaszSoftmaxLoss`."""
     check_reduction(reduction)
     checking.check_option("classes", classes, ("present", "all"))
-    given = read_classes(logits, targets, axis=1, ignore_index=ignore_index)
+    given = read_classes(logits, targets, axis=1, ignore_index=ignore_index, upcast=False)
     if not given.are_ids or given.logits.ndim == 1:
         raise ValueError(
             f"targets {tuple(targets.shape)} must be class ids, (batch, ...), for logits {tuple(logits.shape)} "
             "(batch, classes, ...)"
         )
+
+    def of_values(values: Tensor, counts: Tensor) -> Tensor:
+        values = torch.where(counts, values, torch.zeros_like(values))
+        if per_image:
+            num_counted = counts.sum(1)
+            values, counts = values.sum(1) / num_counted.clamp_min(1), num_counted > 0
+        else:
+            values, counts = values.squeeze(0), counts.squeeze(0)
+        return reduce(values, reduction, count=counts.sum())
+
+    def plain(logits: Tensor) -> Tensor:
+        return of_values(*_values_of_classes(given.of(logits), classes, per_image))
+
+    num_pixels = given.targets.numel() // (max(len(given.targets), 1) if per_image else 1)
+    # A kernel sorts the pixels of each class by themselves; that takes a while to call.
+    is_worth_it = num_pixels >= fused.LEAST_SIZE / 32
+    if reduction == "none" or not is_worth_it or not fused.can_fuse(given.logits):
+        return plain(given.logits)
+    return fused.fused(kernel_of_classes(given, of_values, per_image, classes == "all"), plain, given.logits)
+
+
+def _values_of_classes(given: Classes, classes: str, per_image: bool) -> tuple[Tensor, Tensor]:
+    """The values of all classes, `(images, classes)` or `(1, classes)`, and which of them count."""
     num_classes = given.logits.shape[1]
     # (images, classes, pixels), or (1, classes, all pixels)
     probabilities = sharing.softmax(given.logits, 1).unsqueeze(-1).flatten(2)
@@ -46,15 +70,8 @@ def lovasz_softmax_loss(
         ids, valid = ids.reshape(1, 1, -1), valid.reshape(1, 1, -1)
     is_class = (ids == torch.arange(num_classes, device=ids.device).reshape(-1, 1)) & valid
     errors = torch.where(is_class, 1 - probabilities, probabilities)
-    values = _extension(errors, is_class, valid)
     counts = (is_class if classes == "present" else valid.expand_as(is_class)).any(-1)
-    values = torch.where(counts, values, torch.zeros_like(values))
-    if per_image:
-        num_counted = counts.sum(1)
-        values, counts = values.sum(1) / num_counted.clamp_min(1), num_counted > 0
-    else:
-        values, counts = values.squeeze(0), counts.squeeze(0)
-    return reduce(values, reduction, count=counts.sum())
+    return _extension(errors, is_class, valid), counts
 
 
 @register_loss("lovasz_softmax", [IMAGE], schema=LovaszSoftmaxLossConfig)
@@ -102,23 +119,34 @@ def lovasz_hinge_loss(
 ) -> Tensor:
     """See `LovaszHingeLoss`."""
     check_reduction(reduction)
-    scores = floating(logits, "logits")
-    require_alike(scores, targets, ("logits", "targets"))
-    if scores.ndim < 2 or (scores.ndim > 3 and scores.shape[1] != 1):
+    require_floating(logits, "logits")
+    require_alike(logits, targets, ("logits", "targets"))
+    if logits.ndim < 2 or (logits.ndim > 3 and logits.shape[1] != 1):
         raise ValueError(
             f"logits {tuple(logits.shape)} and targets {tuple(targets.shape)} must be one mask per image, "
             "(batch, height, width) or (batch, 1, height, width); for several classes there is lovasz_softmax"
         )
-    # uint8 and bool cannot hold a negative index.
-    labels = targets if targets.is_floating_point() else targets.long()
-    valid = torch.ones_like(labels, dtype=torch.bool) if ignore_index is None else labels != ignore_index
-    message = "targets hold a value other than 0, 1" + ("" if ignore_index is None else f" and {ignore_index}")
-    checking.require_each((labels == 0) | (labels == 1) | ~valid, labels, message)
-    scores, labels, valid = (x.flatten(1) if per_image else x.reshape(1, -1) for x in (scores, labels, valid))
-    is_inside = (labels == 1) & valid
-    errors = torch.where(is_inside, 1 - scores, 1 + scores)
-    values = _extension(errors, is_inside, valid)
-    return reduce(values, reduction, count=valid.any(-1).sum())
+
+    def of_values(values: Tensor, counts: Tensor) -> Tensor:
+        return reduce(values.squeeze(1), reduction, count=counts.sum())
+
+    def plain(logits: Tensor) -> Tensor:
+        scores = floating(logits, "logits")
+        # uint8 and bool cannot hold a negative index.
+        labels = targets if targets.is_floating_point() else targets.long()
+        valid = torch.ones_like(labels, dtype=torch.bool) if ignore_index is None else labels != ignore_index
+        message = "targets hold a value other than 0, 1" + ("" if ignore_index is None else f" and {ignore_index}")
+        checking.require_each((labels == 0) | (labels == 1) | ~valid, labels, message)
+        scores, labels, valid = (x.flatten(1) if per_image else x.reshape(1, -1) for x in (scores, labels, valid))
+        is_inside = (labels == 1) & valid
+        errors = torch.where(is_inside, 1 - scores, 1 + scores)
+        return of_values(_extension(errors, is_inside, valid).unsqueeze(1), valid.any(-1))
+
+    num_pixels = targets.numel() // (max(len(targets), 1) if per_image else 1)
+    is_worth_it = num_pixels >= fused.LEAST_SIZE / 8
+    if reduction == "none" or not is_worth_it or not fused.can_fuse(logits, targets):
+        return plain(logits)
+    return fused.fused(kernel_of_masks(targets, of_values, per_image, ignore_index), plain, logits)
 
 
 @register_loss("lovasz_hinge", [IMAGE], schema=LovaszHingeLossConfig)
@@ -162,22 +190,5 @@ def _extension(errors: Tensor, is_inside: Tensor, valid: Tensor) -> Tensor:
     order = errors.detach().masked_fill(~valid, -math.inf).argsort(-1, descending=True)
     errors = torch.where(valid, errors.clamp_min(0), torch.zeros_like(errors))
     # The weights are constant between changes of the order, and so have no gradient.
-    return (errors.gather(-1, order) * _steps(is_inside.gather(-1, order), errors.dtype)).sum(-1)
-
-
-def _steps(is_inside: Tensor, dtype: torch.dtype) -> Tensor:
-    """By how much the Jaccard loss grows with each further pixel that is wrong, $J_i - J_{i-1}$.
-
-    The difference of two Jaccard losses would lose the digits in large images. A pixel inside takes one off the
-    intersection, which gives 1 / union; one outside adds one to the union, which gives intersection / (union - 1) /
-    union.
-    """
-    found = is_inside.cumsum(-1)
-    total = found[..., -1:]
-    place = torch.arange(1, is_inside.shape[-1] + 1, device=is_inside.device)
-    union = (total + place - found).to(dtype)
-    intersection = (total - found).to(dtype)
-    outside = intersection / (union - 1).clamp_min(1) / union
-    # Where nothing is inside, the first wrong pixel takes the loss from 0 to 1.
-    alone = (total == 0) & (place == 1)
-    return torch.where(alone, torch.ones_like(union), torch.where(is_inside, 1 / union, outside))
+    steps = jaccard_steps(is_inside.gather(-1, order), is_inside.sum(-1, keepdim=True), errors.dtype)
+    return (errors.gather(-1, order) * steps).sum(-1)

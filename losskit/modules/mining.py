@@ -13,7 +13,7 @@ from losskit.constants import VECTOR
 from losskit.modules import checking, fused
 from losskit.modules.batches import USUAL, Example, Sizes
 from losskit.modules.distributed import GatheringLoss, gathered
-from losskit.modules.fused_pairs import Cost, Rows, fill_, kernel_of_pairs, log_one_plus_sum_
+from losskit.modules.fused_pairs import Cost, Rows, fill_, kernel_of_pairs, log_one_plus_sum_, when_worth_it
 from losskit.modules.reduction import masked, reduce
 from losskit.modules.shapes import require_alike
 from losskit.modules.similarities import diagonal_mask, embeddings, products, require_ids, same_ids, unit
@@ -99,11 +99,11 @@ def _of_rows(
         sides = [unit(x) for x in vectors] if normalize else vectors
         return reduce(values_of(products(sides[0], sides[-1])), reduction)
 
-    size = len(vectors[0]) ** 2
-    if not fused.can_fuse(*vectors, *others, size=size):
+    size = len(vectors[0])
+    if not fused.can_fuse(*vectors, *others, **when_worth_it(size)):
         return plain(*vectors)
     kernel = kernel_of_pairs(cost, normalize=normalize)
-    return fused.reduced(kernel, plain, vectors, reduction, count=len(vectors[0]), constants=others, size=size)
+    return fused.reduced(kernel, plain, vectors, reduction, count=size, constants=others, **when_worth_it(size))
 
 
 def multi_similarity_loss(

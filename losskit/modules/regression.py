@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -28,6 +27,8 @@ from losskit.schema.regression import (
     SmoothL1LossConfig,
 )
 
+_Kernel = tuple[Elements, int]
+
 
 def _reduced(
     torch_loss: Callable[..., Tensor],
@@ -35,7 +36,7 @@ def _reduced(
     targets: Tensor,
     reduction: str,
     normalizer: Tensor | float | None,
-    kernel: tuple[Elements, int] | None = None,
+    kernel: _Kernel | None = None,
 ) -> Tensor:
     """One of torch's elementwise losses between tensors that are alike, with our reduction.
 
@@ -45,21 +46,25 @@ def _reduced(
         targets: as in the loss.
         reduction: as in the loss.
         normalizer: as in the loss.
-        kernel: a faster way, and from how many elements on it is that.
+        kernel: a faster way, and for what multiple of the usual size it is that.
     """
 
     def plain(predictions: Tensor) -> Tensor:
         found, others = alike(predictions, targets)
         return reduced_by_torch(lambda how: torch_loss(found, others, reduction=how), found, reduction, normalizer)
 
-    if kernel is None or not are_alike(predictions, targets) or predictions.numel() < kernel[1]:
+    if kernel is None or not are_alike(predictions, targets) or not _takes(kernel, predictions):
         return plain(predictions)
     elements = kernel_of_elements(kernel[0], targets)
     return fused.reduced(elements, plain, [predictions], reduction, normalizer=normalizer, constants=[targets])
 
 
+def _takes(kernel: _Kernel | None, predictions: Tensor) -> bool:
+    return kernel is not None and fused.can_fuse(predictions, times_least_size=kernel[1])
+
+
 # torch's own squared errors are a single pass; of absolute errors it keeps more.
-_SQUARED, _ABSOLUTE = (squared_errors, 2**20), (absolute_errors, 2**18)
+_SQUARED, _ABSOLUTE = (squared_errors, 8), (absolute_errors, 2)
 
 
 class _ElementwiseLoss(AdditiveLoss):
@@ -68,13 +73,13 @@ class _ElementwiseLoss(AdditiveLoss):
     # Ours with all settings, and torch's mean of tensors that are alike.
     function: ClassVar[Callable[..., Tensor]]
     torch_mean: Callable[[Tensor, Tensor], Tensor]
-    # From how many elements on there is a faster way than torch's.
-    least_size: ClassVar[float] = math.inf
+    # A faster way for large tensors.
+    kernel: ClassVar[_Kernel | None] = None
 
     def forward(self, predictions: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
         # At once, where there is nothing to convert or to look at: on small tensors, calls take as long as the loss.
         is_usual = normalizer is None and self.reduction == "mean" and are_usual(predictions, targets)
-        if is_usual and predictions.numel() < self.least_size:
+        if is_usual and not _takes(self.kernel, predictions):
             return self.torch_mean(predictions, targets)
         return self.function(predictions, targets, **self.settings(), normalizer=normalizer)
 
@@ -106,7 +111,7 @@ class MeanSquaredErrorLoss(_ElementwiseLoss):
 
     function = staticmethod(mean_squared_error_loss)
     torch_mean = staticmethod(F.mse_loss)
-    least_size = _SQUARED[1]
+    kernel = _SQUARED
 
 
 def mean_absolute_error_loss(
@@ -136,7 +141,7 @@ class MeanAbsoluteErrorLoss(_ElementwiseLoss):
 
     function = staticmethod(mean_absolute_error_loss)
     torch_mean = staticmethod(F.l1_loss)
-    least_size = _ABSOLUTE[1]
+    kernel = _ABSOLUTE
 
 
 def huber_loss(
