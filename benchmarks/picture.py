@@ -56,6 +56,7 @@ def _dress(axis: Any, cases: list[str], label: str) -> None:
     axis.set_axisbelow(True)
     axis.set_xlabel(label)
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}x")
+    axis.xaxis.set_minor_formatter(lambda value, _: "")
     for side in ("top", "right"):
         axis.spines[side].set_visible(False)
 

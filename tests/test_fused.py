@@ -179,6 +179,9 @@ CASES = {
     "mean_squared_error": ({}, "numbers"),
     "mean_absolute_error": ({}, "numbers"),
     "corn": ({}, "ranks"),
+    "sparsemax": ({}, "ids"),
+    "entmax15": ({}, "ids"),
+    "tempered_softmax_cross_entropy": ({"label_smoothing": 0.1}, "ids"),
 }
 
 

@@ -32,10 +32,10 @@ LEAST_SIZE = 2**17
 SMALLEST_BLOCK, LARGEST_BLOCK = 2**15, 2**18
 
 
-def can_fuse(*tensors: Tensor | None, times_least_size: int = 1) -> bool:
+def can_fuse(*tensors: Tensor | None, times_least_size: float = 1) -> bool:
     """Whether kernels may take these inputs, the first of which is the largest: on a CPU, in plain eager code.
 
-    A kernel that is faster only than larger plain forms says how many times larger.
+    A kernel that is faster only than larger plain forms, or than smaller ones too, says how many times as large.
     """
     largest = tensors[0]
     return (
@@ -78,6 +78,7 @@ def reduced(
     count: Tensor | int | None = None,
     normalizer: Tensor | float | None = None,
     constants: Sequence[Tensor] = (),
+    times_least_size: float = 1,
 ) -> Tensor:
     """`plain(*tensors)`, which reduces its values as the rest of the arguments would have `reduce` do it.
 
@@ -89,8 +90,10 @@ def reduced(
         count: as in `reduce`.
         normalizer: as in `reduce`.
         constants: what the kernel takes besides, and gives no gradient.
+        times_least_size: as in `can_fuse`.
     """
-    is_possible = can_fuse(*tensors, *constants) and not any(constant.requires_grad for constant in constants)
+    is_possible = can_fuse(*tensors, *constants, times_least_size=times_least_size)
+    is_possible = is_possible and not any(constant.requires_grad for constant in constants)
     divisor = _divisor(tensors, reduction, count, normalizer) if is_possible else 0.0
     if not divisor > 0:
         return plain(*tensors)

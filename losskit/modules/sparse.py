@@ -6,11 +6,15 @@ and has the form $p_c = [(\\alpha - 1) z_c - \\tau]_+^{1/(\\alpha-1)}$ with the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from losskit.constants import CATEGORY, CATEGORY_DISTRIBUTION, IMAGE, SEQUENCE, TEXT
+from losskit.modules import fused
 from losskit.modules.class_ids import ClassIdsLoss
+from losskit.modules.fused_tempered import TIMES_LEAST_SIZE, kernel_of_sparse
 from losskit.modules.reduction import masked, reduce
 from losskit.modules.shapes import Classes, read_classes
 from losskit.registry import register_loss
@@ -27,7 +31,10 @@ def sparsemax_loss(
     normalizer: Tensor | float | None = None,
 ) -> Tensor:
     """See `SparsemaxLoss`."""
-    given = read_classes(logits, targets, axis=class_axis, ignore_index=ignore_index)
+    return _reduced(logits, targets, 0.0, _sparsemax_values, ignore_index, class_axis, reduction, normalizer)
+
+
+def _sparsemax_values(given: Classes) -> Tensor:
     scores = _relative(given)
     support = _sparsemax_support(scores.detach())
     tau = (_within(scores, support).sum(-1, keepdim=True) - 1) / support.sum(-1, keepdim=True)
@@ -37,7 +44,7 @@ def sparsemax_loss(
     values = highest - _of_labels(scores, given)
     if not given.are_ids:
         values = values - (1 - given.targets.square().sum(given.axis)) / 2
-    return reduce(masked(values, given.valid), reduction, count=given.num_items(), normalizer=normalizer)
+    return values
 
 
 @register_loss("sparsemax", [CATEGORY, CATEGORY_DISTRIBUTION, IMAGE, SEQUENCE, TEXT], schema=SparsemaxLossConfig)
@@ -70,7 +77,10 @@ def entmax15_loss(
     normalizer: Tensor | float | None = None,
 ) -> Tensor:
     """See `Entmax15Loss`."""
-    given = read_classes(logits, targets, axis=class_axis, ignore_index=ignore_index)
+    return _reduced(logits, targets, 0.5, _entmax15_values, ignore_index, class_axis, reduction, normalizer)
+
+
+def _entmax15_values(given: Classes) -> Tensor:
     scores = _relative(given)
     halves = scores / 2
     support = _entmax15_support(halves.detach())
@@ -87,7 +97,7 @@ def entmax15_loss(
     values = highest - _of_labels(scores, given)
     if not given.are_ids:
         values = values - 4 / 3 * (1 - (given.targets * _root(given.targets)).sum(given.axis))
-    return reduce(masked(values, given.valid), reduction, count=given.num_items(), normalizer=normalizer)
+    return values
 
 
 @register_loss("entmax15", [CATEGORY, CATEGORY_DISTRIBUTION, IMAGE, SEQUENCE, TEXT], schema=Entmax15LossConfig)
@@ -107,6 +117,36 @@ class Entmax15Loss(ClassIdsLoss):
     """
 
     function = staticmethod(entmax15_loss)
+
+
+def _reduced(
+    logits: Tensor,
+    targets: Tensor,
+    t: float,
+    values_of: Callable[[Classes], Tensor],
+    ignore_index: int | None,
+    class_axis: int | None,
+    reduction: str,
+    normalizer: Tensor | float | None,
+) -> Tensor:
+    given = read_classes(logits, targets, axis=class_axis, ignore_index=ignore_index, upcast=False)
+    count = given.num_items()
+
+    def plain(logits: Tensor) -> Tensor:
+        full = given.of(logits)
+        return reduce(masked(values_of(full), full.valid), reduction, count=count, normalizer=normalizer)
+
+    kernel = kernel_of_sparse(given, t)
+    return fused.reduced(
+        kernel,
+        plain,
+        [logits],
+        reduction,
+        count=count,
+        normalizer=normalizer,
+        constants=[targets],
+        times_least_size=TIMES_LEAST_SIZE,
+    )
 
 
 def _relative(given: Classes) -> Tensor:

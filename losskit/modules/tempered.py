@@ -14,11 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from losskit.constants import CATEGORY, CATEGORY_DISTRIBUTION, IMAGE, SEQUENCE, TEXT
+from losskit.modules import fused
 from losskit.modules.class_ids import ClassIdsLoss
+from losskit.modules.fused_tempered import TIMES_LEAST_SIZE, is_near, kernel_of_tempered, own_term, tempered_log
 from losskit.modules.reduction import masked, reduce
-from losskit.modules.shapes import read_classes
+from losskit.modules.shapes import Classes, read_classes
 from losskit.registry import register_loss
 from losskit.schema.tempered import TemperedSoftmaxCrossEntropyLossConfig
+
+# As many steps converge for any scores.
+ENOUGH_STEPS = 5
 
 
 def tempered_softmax_cross_entropy_loss(
@@ -35,12 +40,36 @@ def tempered_softmax_cross_entropy_loss(
     normalizer: Tensor | float | None = None,
 ) -> Tensor:
     """See `TemperedSoftmaxCrossEntropyLoss`."""
-    given = read_classes(logits, targets, axis=class_axis, ignore_index=ignore_index)
+    given = read_classes(logits, targets, axis=class_axis, ignore_index=ignore_index, upcast=False)
+    count = given.num_items()
+
+    def plain(logits: Tensor) -> Tensor:
+        full = given.of(logits)
+        values = _values(full, t1, t2, label_smoothing, num_iters)
+        return reduce(masked(values, full.valid), reduction, count=count, normalizer=normalizer)
+
+    if t2 < 1 and num_iters < ENOUGH_STEPS:
+        return plain(logits)  # The kernel, which begins elsewhere, would differ by what is left to converge.
+    kernel = kernel_of_tempered(given, t1, t2, label_smoothing, num_iters)
+    return fused.reduced(
+        kernel,
+        plain,
+        [logits],
+        reduction,
+        count=count,
+        normalizer=normalizer,
+        constants=[targets],
+        times_least_size=TIMES_LEAST_SIZE,
+    )
+
+
+def _values(given: Classes, t1: float, t2: float, label_smoothing: float, num_iters: int) -> Tensor:
+    """The loss of each item."""
     log_p = log_tempered_softmax(given.logits.movedim(given.axis, -1), t2, num_iters)
     num_classes = log_p.shape[-1]
     share = label_smoothing / max(num_classes - 1, 1)
     # Bregman divergence: sum over classes of y (log_t1 y - log_t1 p) - (y^(2 - t1) - p^(2 - t1)) / (2 - t1)
-    log_t1_p = _tempered_log(log_p, t1)
+    log_t1_p = tempered_log(log_p, t1)
     if given.are_ids:
         label = 1 - label_smoothing if num_classes > 1 else 1.0
         chosen = log_t1_p.gather(-1, given.targets.unsqueeze(-1)).squeeze(-1)
@@ -49,15 +78,15 @@ def tempered_softmax_cross_entropy_loss(
             # With t1 = 1, a class that cannot be would cost infinitely much.
             finite = torch.where(log_t1_p > -math.inf, log_t1_p, torch.zeros_like(log_t1_p))
             crossed = crossed + share * finite.sum(-1)
-        constant = _own_term(label, t1) + (num_classes - 1) * _own_term(share, t1)
+        constant = own_term(label, t1) + (num_classes - 1) * own_term(share, t1)
     else:
         labels = given.targets.movedim(given.axis, -1)
         labels = (1 - label_smoothing - share) * labels + share
         counts = (given.targets.movedim(given.axis, -1) != 0) | ((log_t1_p > -math.inf) & bool(share))
         crossed = torch.where(counts, labels * log_t1_p, torch.zeros_like(labels)).sum(-1)
-        constant = _own_term(labels, t1).sum(-1)
-    values = constant - crossed + ((2 - t1) * log_p).exp().sum(-1) / (2 - t1)
-    return reduce(masked(values, given.valid), reduction, count=given.num_items(), normalizer=normalizer)
+        constant = own_term(labels, t1).sum(-1)
+    values: Tensor = constant - crossed + ((2 - t1) * log_p).exp().sum(-1) / (2 - t1)
+    return values
 
 
 @register_loss(
@@ -111,32 +140,39 @@ def log_tempered_softmax(logits: Tensor, t: float, num_iters: int = 5) -> Tensor
     shifted = logits - logits.detach().amax(-1, keepdim=True) if logits.shape[-1] else logits
     if torch._C._are_functorch_transforms_active():
         # The transforms, forward mode among them, differentiate the steps themselves.
-        return _tempered_exp(shifted - _normalization(shifted, t, num_iters), t)
-    normalization: Tensor = _Normalization.apply(shifted, t, num_iters)  # type: ignore[no-untyped-call]
-    return _tempered_exp(shifted - normalization, t)
+        return _log_p(shifted, _normalization(shifted, t, num_iters), t)
+    found: Tensor = _Normalization.apply(shifted, t, num_iters)  # type: ignore[no-untyped-call]
+    return _log_p(shifted, found, t)
 
 
-def _normalization(logits: Tensor, t: float, num_iters: int) -> Tensor:
-    r"""The $\lambda$ with $\sum_i \exp_t(z_i - \lambda) = 1$ over the last axis, where the largest $z$ is 0.
+def _normalization(scores: Tensor, t: float, num_iters: int) -> Tensor:
+    r"""The $w$ with $\sum_i [w + (1 - t) z_i]_+^{1/(1-t)} = 1$ over the last axis, where the largest $z$ is 0.
 
-    Newton's method on $S^{1-t}$, which is exactly linear in $\lambda$ for equal logits: with $S = \sum p$ and
-    $Q = \sum p^t$, $\lambda \mathrel{+}= \frac{S}{Q} \frac{S^{t-1} - 1}{t - 1}$. It starts at 0, where $S \ge 1$, and
-    approaches from that side.
+    The steps are those of `fused_tempered`, where $w - 1$ is in use near $t = 1$. Above, they begin at 1. Below, more
+    of them would be needed the more $p_i$ fall to 0. There, the power is convex, so that of the $k$ largest scores with
+    the mean $m_k$, $S \ge k [w + (1 - t) m_k]^{1/(1-t)}$, and the solution is at most the least of $k^{t-1} - (1 - t)
+    m_k$ for all $k$: a start from the same side, and close.
     """
-    normalization = torch.zeros_like(logits[..., :1])
+    offset = torch.full_like(scores[..., :1], 0.0 if is_near(t) else 1.0)
+    if t < 1 and scores.shape[-1]:
+        # Scores below the least that can count stay out, and take part in no overflow.
+        ranked = scores.clamp_min(-1 / (1 - t)).sort(-1, descending=True).values
+        sizes = torch.arange(1, ranked.shape[-1] + 1, dtype=ranked.dtype, device=ranked.device)
+        least = sizes.pow(t - 1) - (1 - t) * ranked.cumsum(-1) / sizes
+        offset = offset + (least.amin(-1, keepdim=True) - 1)
     for _ in range(num_iters):
-        log_p = _tempered_exp(logits - normalization, t)
+        log_p = _log_p(scores, offset, t)
         total, powers = log_p.exp().sum(-1, keepdim=True), (t * log_p).exp().sum(-1, keepdim=True)
-        normalization = normalization + total / powers * torch.expm1((t - 1) * total.log()) / (t - 1)
-    return normalization
+        offset = offset + total / powers * torch.expm1((t - 1) * total.log())
+    return offset
 
 
 class _Normalization(torch.autograd.Function):
-    r"""`_normalization` with its implicit gradient, $\partial \lambda / \partial z_i = p_i^t / Q$: no step is kept."""
+    r"""`_normalization` with its gradient, $\partial w / \partial z_i = (t - 1) p_i^t / Q$: no step is kept."""
 
     @staticmethod
-    def forward(logits: Tensor, t: float, num_iters: int) -> Tensor:
-        return _normalization(logits, t, num_iters)
+    def forward(scores: Tensor, t: float, num_iters: int) -> Tensor:
+        return _normalization(scores, t, num_iters)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -146,36 +182,18 @@ class _Normalization(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         # Made of differentiable operations on the input and the output, so that it can be differentiated again.
-        logits, normalization = ctx.saved_tensors
-        powers = (ctx.t * _tempered_exp(logits - normalization, ctx.t)).exp()
-        return grad / powers.sum(-1, keepdim=True) * powers, None, None
+        scores, found = ctx.saved_tensors
+        powers = (ctx.t * _log_p(scores, found, ctx.t)).exp()
+        return (ctx.t - 1) * grad / powers.sum(-1, keepdim=True) * powers, None, None
 
 
-def _tempered_exp(x: Tensor, t: float) -> Tensor:
-    r"""$\log \exp_t x = \log(1 + (1 - t) x) / (1 - t)$, -inf where $\exp_t x$ is 0."""
-    inside = (1 - t) * x
+def _log_p(scores: Tensor, offset: Tensor, t: float) -> Tensor:
+    r"""$\log [w + (1 - t) z]_+ / (1 - t)$, -inf where the probability is 0."""
+    inside = offset + (1 - t) * scores
+    logarithm = torch.log1p if is_near(t) else torch.log
     if t > 1:
-        return inside.log1p() / (1 - t)
+        return logarithm(inside) / (1 - t)
     # The branch that is not taken must have a finite gradient too.
-    positive = inside > -1
-    return torch.where(positive, torch.where(positive, inside, torch.zeros_like(inside)).log1p() / (1 - t), -math.inf)
-
-
-def _tempered_log(log_p: Tensor, t: float) -> Tensor:
-    r"""$\log_t p = (p^{1-t} - 1) / (1 - t)$ from $\log p$; exact near $t = 1$."""
-    if t == 1:
-        return log_p
-    possible = log_p > -math.inf
-    finite = torch.where(possible, log_p, torch.zeros_like(log_p))
-    return torch.where(possible, ((1 - t) * finite).expm1() / (1 - t), -1 / (1 - t))
-
-
-def _own_term(label: Any, t1: float) -> Any:
-    r"""$y \log_t y - y^{2-t} / (2 - t)$, with $0 \log 0 = 0$."""
-    if isinstance(label, Tensor):
-        log_label = label.clamp_min(torch.finfo(label.dtype).tiny).log()
-        return label * _tempered_log(log_label, t1) - label ** (2 - t1) / (2 - t1)
-    if label == 0:
-        return 0.0
-    log_t = math.log(label) if t1 == 1 else math.expm1((1 - t1) * math.log(label)) / (1 - t1)
-    return label * log_t - label ** (2 - t1) / (2 - t1)
+    positive = inside > (-1 if is_near(t) else 0)
+    taken = torch.where(positive, inside, torch.ones_like(inside))
+    return torch.where(positive, logarithm(taken) / (1 - t), -math.inf)

@@ -133,6 +133,10 @@ def _tempered_softmax(z, t):
 def _unconverged_softmax(z, t, num_iters):
     """Newton's method on the sum to the power 1 - t, by its derivative in finite form."""
     x = z.max()
+    if t < 1:
+        # From where the k largest, each as large as their mean, would be probabilities alone.
+        sizes = np.arange(1, len(z) + 1)
+        x = np.max(np.sort(z)[::-1].cumsum() / sizes - _log_t(1 / sizes, t))
     for _ in range(num_iters):
         total, powers = _exp_t(z - x, t).sum(), (_exp_t(z - x, t) ** t).sum()
         value, slope = total ** (1 - t) - 1, (1 - t) * total ** (-t) * -powers
