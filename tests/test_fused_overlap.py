@@ -306,8 +306,11 @@ def test_peak_memory_is_little_more_than_the_gradient(loss, layout, most):
     generator = torch.Generator().manual_seed(0)
     logits = laid_out(torch.randn(8, 21, 128, 128, generator=generator), layout).requires_grad_()
     ids = torch.randint(21, (8, 128, 128), generator=generator)
-    peak = peak_memory(lambda: torch.autograd.grad(loss(logits, ids), logits))
-    assert peak <= most * logits.numel() * logits.element_size()
+    size = logits.numel() * logits.element_size()
+    assert peak_memory(lambda: torch.autograd.grad(loss(logits, ids), logits)) <= most * size
+    # The errors of lovasz are all there before they are sorted; dice only adds up.
+    with torch.no_grad():
+        assert peak_memory(lambda: loss(logits, ids)) <= (0.4 if isinstance(loss, DiceLoss) else most) * size
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])

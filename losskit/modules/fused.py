@@ -238,14 +238,18 @@ class Workspace:
     def __init__(self, like: Tensor) -> None:
         self.dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
         self._device = like.device
+        self._memory: dict[str, Tensor] = {}
         self._rooms: dict[Any, Tensor] = {}
 
     def __call__(self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
-        """An array for what `name` says, which holds anything."""
+        """An array for what `name` says, which holds anything; smaller ones of that name are parts of larger ones."""
         key = name, tuple(shape)
         found = self._rooms.get(key)
         if found is None:
-            found = self._rooms[key] = torch.empty(shape, dtype=dtype or self.dtype, device=self._device)
+            size, memory = math.prod(shape), self._memory.get(name)
+            if memory is None or len(memory) < size:
+                memory = self._memory[name] = torch.empty(size, dtype=dtype or self.dtype, device=self._device)
+            found = self._rooms[key] = memory[:size].view(key[1])
         return found
 
 

@@ -86,8 +86,10 @@ def kernel_of_classes(given: Classes, of_values: OfValues, per_image: bool, coun
         means = None if gradient is None else torch.zeros((num_images, logits[0, 0].numel()), dtype=room.dtype)
         for index, group in enumerate(groups):
             sizes, num_pixels = totals[index].tolist(), len(ids[index])
-            # Half as wide as torch makes indices, as they take room for a while.
-            inside = torch.split(ids[index].argsort().int(), [*sizes, num_pixels - sum(sizes)])
+            order = ids[index].argsort()
+            # They take room for a while, and need half of what torch gives indices.
+            order = order.int() if num_pixels < 2**31 else order
+            inside = torch.split(order, [*sizes, num_pixels - sum(sizes)])
             is_inside = torch.zeros(num_pixels, dtype=torch.bool)
             steps = None if means is None else room("steps", is_inside.shape)
             for class_id in range(num_classes):

@@ -98,18 +98,22 @@ class _Regions:
         for part in self._parts():
             probabilities = self._probabilities(part)
             masks, valid = self._masks(part)
-            terms = self._room("terms", probabilities.shape)
+            shape = probabilities.shape
             if valid is not None:
-                probabilities = torch.mul(probabilities, valid, out=self._room("counts", probabilities.shape))
+                probabilities = torch.mul(probabilities, valid, out=self._room("counts", shape))
             if masks is None:
                 overlaps[part.rows] += part.per_label(probabilities.gather(2, part.ids))
                 true_sizes[part.rows] += part.per_label(valid)
             else:
-                overlaps[part.rows] += part.per_class(torch.mul(probabilities, masks, out=terms))
-                true_sizes[part.rows] += part.per_class(torch.square(masks, out=terms) if self._squared else masks)
-            counts = torch.square(probabilities, out=terms) if self._squared else probabilities
-            sizes[part.rows] += part.per_class(counts)
+                terms = torch.mul(probabilities, masks, out=self._room("terms", shape))
+                overlaps[part.rows] += part.per_class(terms)
+                true_sizes[part.rows] += part.per_class(self._sizes(masks))
+            sizes[part.rows] += part.per_class(self._sizes(probabilities))
         return overlaps, sizes, true_sizes
+
+    def _sizes(self, values: Tensor) -> Tensor:
+        """What each probability or mask adds to the size of its region."""
+        return torch.square(values, out=self._room("terms", values.shape)) if self._squared else values
 
     def differentiate(self, of_overlaps: Tensor, of_sizes: Tensor) -> None:
         """Makes the gradient, from the derivatives of the loss with respect to the sums."""

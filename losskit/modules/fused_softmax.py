@@ -178,7 +178,7 @@ class Softmax:
 
     def compute(self) -> None:
         """Computes the softmax."""
-        if self._buffer.ndim == 2 and self._buffer.shape[1] >= LONG_ROW:
+        if self._buffer.ndim == 2 and self._buffer.shape[1] >= LONG_ROW and self._buffer.is_contiguous():
             torch.ops.aten._softmax.out(self._logits, 1, False, out=self._buffer)
             return
         self.shifted().exp_()
