@@ -12,3 +12,11 @@ def losses():
 
     with isolated_registry():
         yield registry
+
+
+@pytest.fixture
+def _every_size(monkeypatch):
+    """Kernels take inputs of every size, in blocks so small that there are several."""
+    from tests.kernels import take_every_size
+
+    take_every_size(monkeypatch)

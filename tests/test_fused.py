@@ -10,23 +10,13 @@ from hypothesis import strategies as st
 
 import losskit
 from benchmarks.memory import peak_memory
-from losskit.modules import fused, fused_linear, fused_pairs
+from losskit.modules import fused
 from losskit.modules.batches import cast, leaves
 from losskit.modules.contract import CHECKS, subject_of, total_of
 from losskit.registry import registry
+from tests.kernels import plainly, run
 
 NAMES = registry.names()
-
-
-@pytest.fixture
-def _every_size(monkeypatch):
-    """Kernels take inputs of every size, in blocks so small that there are several."""
-    monkeypatch.setattr(fused, "LEAST_SIZE", 0)
-    monkeypatch.setattr(fused, "SMALLEST_BLOCK", 6)
-    monkeypatch.setattr(fused, "LARGEST_BLOCK", 6)
-    monkeypatch.setattr(fused_pairs, "LEAST_ROWS", 2)
-    monkeypatch.setattr(fused_linear, "LEAST_ITEMS", 2)
-    monkeypatch.setattr(fused_linear, "MOST_ITEMS", 2)
 
 
 # What looks at the config alone, or at compiled code, which has no kernels, is tested elsewhere.
@@ -49,21 +39,6 @@ def test_second_derivatives_go_through_the_plain_form(name):
         module = subject.build(feature_type).double()
         inputs, targets = leaves(cast(batch, torch.float64))
         assert torch.autograd.gradgradcheck(lambda *x, m=module, t=targets: total_of(m(*x, *t)), inputs), feature_type
-
-
-def run(loss, inputs, *targets, factor=1.0):
-    """The value, and its gradient times the factor."""
-    leaf = inputs.detach().requires_grad_()
-    value = loss(leaf, *targets)
-    (gradient,) = torch.autograd.grad(value, leaf, torch.full_like(value, factor))
-    return value.detach(), gradient
-
-
-def plainly(loss, *arguments, **options):
-    """As `run`, without kernels."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fused, "LEAST_SIZE", math.inf)
-        return run(loss, *arguments, **options)
 
 
 @st.composite

@@ -13,6 +13,7 @@ from losskit.modules import entmax15_loss, fused, sparsemax_loss, tempered_softm
 from losskit.modules.fused import Workspace
 from losskit.modules.fused_tempered import Tempered
 from losskit.modules.tempered import log_tempered_softmax
+from tests.kernels import plainly, run
 
 SPARSE = {"sparsemax": (sparsemax_loss, 0.0), "entmax15": (entmax15_loss, 0.5)}
 
@@ -21,28 +22,6 @@ SPARSE = {"sparsemax": (sparsemax_loss, 0.0), "entmax15": (entmax15_loss, 0.5)}
 def _same_numbers():
     """A label at the edge of having a probability has a loss too steep for finite differences."""
     torch.manual_seed(0)
-
-
-@pytest.fixture
-def _every_size(monkeypatch):
-    """Kernels take inputs of every size, in blocks so small that there are several."""
-    monkeypatch.setattr(fused, "LEAST_SIZE", 1)
-    monkeypatch.setattr(fused, "SMALLEST_BLOCK", 6)
-    monkeypatch.setattr(fused, "LARGEST_BLOCK", 6)
-
-
-def run(loss, logits, targets, **settings):
-    """The value and the gradient."""
-    leaf = logits.detach().requires_grad_()
-    value = loss(leaf, targets, **settings)
-    return value.detach(), torch.autograd.grad(value, leaf)[0]
-
-
-def plainly(loss, logits, targets, **settings):
-    """As `run`, without kernels."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fused, "LEAST_SIZE", math.inf)
-        return run(loss, logits, targets, **settings)
 
 
 def has_kernel(loss, logits, targets, **settings):
@@ -281,6 +260,17 @@ def test_sparse_kernel_is_the_plain_form(name, batch, reduction):
             patch.setattr(fused, key, value)
         found = run(loss, logits, targets, class_axis=axis, reduction=reduction)
     assert_alike(found, plainly(loss, logits, targets, class_axis=axis, reduction=reduction), logits.dtype)
+
+
+@pytest.mark.usefixtures("_every_size")
+def test_a_probability_too_small_for_a_number_pulls_by_its_logarithm():
+    # Below t2 = 1, where a probability of exactly 0 has none.
+    logits, labels = torch.tensor([[154.0, -29.0]]), torch.tensor([[0.4, 0.6]])
+    found, expected = (
+        way(tempered_softmax_cross_entropy_loss, logits, labels, t1=0.999, t2=0.999) for way in (run, plainly)
+    )
+    assert found[1].abs().min() > 0.1
+    torch.testing.assert_close(found, expected)
 
 
 @pytest.mark.usefixtures("_every_size")

@@ -132,7 +132,8 @@ class Tempered:
                 out.reciprocal_()
         else:
             self.log_p(out).mul_(exponent).exp_()
-        return out if exponent > 0 else out.masked_fill_(self.powers == 0, 0)
+        # Not where the probability is 0, for it may be too small for a number while its logarithm is none.
+        return out if exponent > 0 else out.masked_fill_(self._unit == (0 if self._factors else -math.inf), 0)
 
     def log_p(self, out: Tensor) -> Tensor:
         """The logarithms of the probabilities in `out`."""
