@@ -124,9 +124,10 @@ def test_wrong_ids_are_told_as_without_a_kernel():
         linear_cross_entropy_loss(hidden, ids, weight)
 
 
-@pytest.mark.parametrize("features", [300, 512])
+# Of fewer features, the least items for which matrix products are efficient have more logits than that.
+@pytest.mark.parametrize("features", [384, 512])
 def test_memory_is_that_of_the_gradients_and_a_quarter(features):
-    # All logits would be 33 MB, and the gradients are 20 or 34 MB.
+    # All logits would be 33 MB, and the gradients are 25 or 34 MB.
     generator = torch.Generator().manual_seed(0)
     hidden = torch.randn(512, features, generator=generator).requires_grad_()
     weight = torch.randn(16000, features, generator=generator).requires_grad_()
