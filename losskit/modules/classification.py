@@ -90,8 +90,10 @@ def softmax_cross_entropy_loss(
 
 def _is_worth_a_kernel(logits: Tensor, axis: int, label_smoothing: float) -> bool:
     """torch's own cross-entropy is as fast in a cache, but for smoothed labels, and few classes that lie last."""
+    if not fused.can_fuse(logits):
+        return False
     has_short_rows = logits.ndim > 1 and logits.stride()[axis] == 1 and logits.shape[axis] < LONG_ROW
-    return fused.can_fuse(logits, times_least_size=1 if label_smoothing or has_short_rows else 16)
+    return bool(label_smoothing) or has_short_rows or fused.can_fuse(logits, times_least_size=16)
 
 
 def cross_entropy_of_ids(

@@ -40,7 +40,9 @@ def can_fuse(*tensors: Tensor | None, times_least_size: float = 1, size: int | N
     """
     largest = tensors[0]
     return (
-        largest is not None
+        # A compiler would take a comparison of sizes for one that must always come out so.
+        not torch.compiler.is_compiling()
+        and largest is not None
         and (largest.numel() if size is None else size) >= max(LEAST_SIZE * times_least_size, 1)
         and all(tensor is None or checking.can_peek(tensor) for tensor in tensors)
         and forward_ad._current_level < 0

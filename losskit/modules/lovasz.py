@@ -50,8 +50,7 @@ def lovasz_softmax_loss(
 
     num_pixels = given.targets.numel() // (max(len(given.targets), 1) if per_image else 1)
     # A kernel sorts the pixels of each class by themselves; that takes a while to call.
-    is_worth_it = num_pixels >= fused.LEAST_SIZE / 32
-    if reduction == "none" or not is_worth_it or not fused.can_fuse(given.logits):
+    if reduction == "none" or not fused.can_fuse(given.logits) or num_pixels < fused.LEAST_SIZE / 32:
         return plain(given.logits)
     return fused.fused(kernel_of_classes(given, of_values, per_image, classes == "all"), plain, given.logits)
 
@@ -143,8 +142,7 @@ def lovasz_hinge_loss(
         return of_values(_extension(errors, is_inside, valid).unsqueeze(1), valid.any(-1))
 
     num_pixels = targets.numel() // (max(len(targets), 1) if per_image else 1)
-    is_worth_it = num_pixels >= fused.LEAST_SIZE / 8
-    if reduction == "none" or not is_worth_it or not fused.can_fuse(logits, targets):
+    if reduction == "none" or not fused.can_fuse(logits, targets) or num_pixels < fused.LEAST_SIZE / 8:
         return plain(logits)
     return fused.fused(kernel_of_masks(targets, of_values, per_image, ignore_index), plain, logits)
 

@@ -41,7 +41,7 @@ def corn_loss(
         return reduce(values, reduction, count=count, normalizer=normalizer)
 
     # The kernel looks signs up in a table of the classes' number squared, which must not be what takes the memory.
-    if logits.shape[1] ** 2 > logits.numel() // 16:
+    if not fused.can_fuse(logits) or logits.shape[1] ** 2 > logits.numel() // 16:
         return plain(logits)
     return fused.reduced(_kernel(ids), plain, [logits], reduction, count=count, normalizer=normalizer)
 
