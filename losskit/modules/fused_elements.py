@@ -95,6 +95,7 @@ def focal_labels(
 
     def elements(given: Sequence[Tensor], buffer: Tensor, factor: float | None, room: Workspace) -> float:
         logits, labels = given
+        one = logits.new_ones(())
         rest, tails = (room(name, logits.shape) for name in ("rest", "tails"))
         counts = None
         if ignore_index is not None and not torch.equal(torch.mul(labels, labels, out=rest), labels):
@@ -102,19 +103,20 @@ def focal_labels(
             labels = room("labels", labels.shape).copy_(labels).mul_(counts)
         if not torch.equal(torch.mul(labels, labels, out=rest), labels):
             return plain(given, buffer, factor, room)
-        signs = torch.mul(labels, -2, out=room("signs", labels.shape)).add_(1)
+        signs = torch.sub(one, labels, alpha=2, out=room("signs", labels.shape))
         turned = torch.mul(logits, signs, out=buffer)
         wrong = torch.sigmoid(turned, out=room("wrong", turned.shape))
         costs = softplus_(turned, wrong, tails)
         powers = torch.pow(wrong, gamma, out=rest)
         if alpha is not None:
-            powers.mul_(torch.mul(labels, 2 * alpha - 1, out=tails).add_(1 - alpha))
+            powers.mul_(torch.add(one * (1 - alpha), labels, alpha=2 * alpha - 1, out=tails))
         if counts is not None:
             powers.mul_(counts)
         total = torch.mul(powers, costs, out=tails).sum().item()
         if factor is not None:
             right = torch.sub(1, wrong, out=tails)
-            costs.mul_(right).mul_(gamma).add_(wrong).mul_(powers).mul_(signs.mul_(factor))
+            torch.addcmul(wrong, right, costs, value=gamma, out=costs)
+            costs.mul_(powers).mul_(signs.mul_(factor))
         return total
 
     return elements
