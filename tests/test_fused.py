@@ -130,6 +130,22 @@ class TestEngine:
         expected = plainly(self.loss, self.logits, self.ids)[1]
         torch.testing.assert_close(found, torch.stack([expected, -2 * expected]))
 
+    @pytest.mark.parametrize("make", [lambda x: x, lambda x: x.square() + 1], ids=["the same", "made of it"])
+    def test_second_derivatives_of_inputs_that_hang_together(self, make):
+        # Each input has its own share of the gradient; what lies between them, autograd adds by itself.
+        loss = losskit.create_loss("contrastive", normalize=True)
+
+        def gradient():
+            leaf = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+            (first,) = torch.autograd.grad(loss(leaf, make(leaf)), leaf, create_graph=True)
+            return first, torch.autograd.grad(first.square().sum(), leaf)[0]
+
+        found = gradient()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(fused, "LEAST_SIZE", math.inf)
+            expected = gradient()
+        torch.testing.assert_close(found, expected)
+
     def test_a_tracer_sees_the_plain_form(self):
         traced = torch.fx.experimental.proxy_tensor.make_fx(lambda x: self.loss(x, self.ids))(self.logits)
         torch.testing.assert_close(traced(self.logits + 1), self.loss(self.logits + 1, self.ids))

@@ -169,8 +169,10 @@ def _differentiated(
     """The gradients of the plain form, which can be differentiated again."""
     creates_graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        value = plain(*tensors)
-        wanted = [tensor for tensor, is_needed in zip(tensors, needed, strict=True) if is_needed]
+        # Of inputs that are one tensor, or of which one is made of another, each must have its own share alone.
+        views = [tensor.view_as(tensor) for tensor in tensors]
+        value = plain(*views)
+        wanted = [view for view, is_needed in zip(views, needed, strict=True) if is_needed]
         found = iter(torch.autograd.grad(value, wanted, factor, create_graph=creates_graph, allow_unused=True))
     return [next(found) if is_needed else None for is_needed in needed]
 
