@@ -2,6 +2,7 @@
 
 import functools
 import math
+import weakref
 
 import pytest
 import torch
@@ -145,6 +146,28 @@ class TestEngine:
             patch.setattr(fused, "LEAST_SIZE", math.inf)
             expected = gradient()
         torch.testing.assert_close(found, expected)
+
+    def test_logits_may_be_overwritten_before_the_backward_pass(self):
+        # As metrics may do it; the gradient is known by then, and torch's own cross-entropy allows it too.
+        leaf = self.logits.clone().requires_grad_()
+        logits = leaf * 1
+        value = self.loss(logits, self.ids)
+        logits.zero_()
+        value.backward()
+        torch.testing.assert_close(leaf.grad, plainly(self.loss, self.logits, self.ids)[1])
+
+    def test_a_value_that_is_kept_after_the_backward_pass_keeps_no_input(self):
+        leaf, ids = self.logits.clone().requires_grad_(), self.ids.clone()
+        logits = leaf * 1
+        held = [weakref.ref(logits), weakref.ref(ids)]
+        value = self.loss(logits, ids)
+        value.backward(retain_graph=True)
+        assert all(ref() is not None for ref in held)
+        value.backward()
+        del logits, ids
+        assert [ref() for ref in held] == [None, None]
+        with pytest.raises(RuntimeError, match="second time"):
+            value.backward()
 
     def test_a_tracer_sees_the_plain_form(self):
         traced = torch.fx.experimental.proxy_tensor.make_fx(lambda x: self.loss(x, self.ids))(self.logits)

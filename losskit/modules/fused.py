@@ -147,20 +147,31 @@ class _Fused(torch.autograd.Function):
         # They are given away: what becomes the gradient of a parameter must have no second owner, or it is copied.
         gradients, ctx.gradients = ctx.gradients, None
         needed = ctx.needs_input_grad[4:]
+        kernel, plain = ctx.kernel, ctx.plain
+        if not _graph_is_kept():
+            # As autograd frees the inputs, and these hold them too: whoever keeps the value, such as a loop until its
+            # next step has one, must not keep the logits.
+            ctx.kernel = ctx.plain = None
         number = None
         if not torch.is_grad_enabled() and checking.can_peek(factor):
             with contextlib.suppress(RuntimeError):  # where it stands for several numbers at once
                 number = factor.item()
         if number is None:
-            gradients = _differentiated(ctx.plain, ctx.saved_tensors, needed, factor)
+            gradients = _differentiated(plain, ctx.saved_tensors, needed, factor)
         elif gradients is None:
             with without_autocast(factor):
-                _, gradients = ctx.kernel(ctx.saved_tensors, number)
+                _, gradients = kernel(ctx.saved_tensors, number)
         elif number != 1:
             for gradient in gradients:
                 if gradient is not None:
                     gradient.mul_(number)
         return None, None, None, None, *(g if n else None for g, n in zip(gradients, needed, strict=True))
+
+
+def _graph_is_kept() -> bool:
+    """Whether the backward pass that is under way may be followed by another; where torch cannot say, it may."""
+    is_kept = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+    return is_kept is None or is_kept()
 
 
 def _differentiated(
