@@ -149,7 +149,7 @@ class TestEngine:
 
     def test_logits_may_be_overwritten_before_the_backward_pass(self):
         # As metrics may do it; the gradient is known by then, and torch's own cross-entropy allows it too.
-        leaf = self.logits.clone().requires_grad_()
+        leaf = self.logits.detach().clone().requires_grad_()
         logits = leaf * 1
         value = self.loss(logits, self.ids)
         logits.zero_()
@@ -157,7 +157,7 @@ class TestEngine:
         torch.testing.assert_close(leaf.grad, plainly(self.loss, self.logits, self.ids)[1])
 
     def test_a_value_that_is_kept_after_the_backward_pass_keeps_no_input(self):
-        leaf, ids = self.logits.clone().requires_grad_(), self.ids.clone()
+        leaf, ids = self.logits.detach().clone().requires_grad_(), self.ids.clone()
         logits = leaf * 1
         held = [weakref.ref(logits), weakref.ref(ids)]
         value = self.loss(logits, ids)
