@@ -191,6 +191,16 @@ class TestEngine:
         torch.testing.assert_close(torch.autograd.grad(value, normalizer)[0], -value.detach() / 2)
 
 
+@pytest.mark.usefixtures("_every_size")
+@pytest.mark.parametrize("ignore_index", [0, 1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64], ids=str)
+def test_focal_loss_ignores_a_label_that_is_0_or_1(ignore_index, dtype):
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(5, 4, generator=generator), torch.randint(2, (5, 4), generator=generator).to(dtype)
+    loss = losskit.create_loss("focal", activation="sigmoid", ignore_index=ignore_index)
+    torch.testing.assert_close(run(loss, logits, labels), plainly(loss, logits, labels))
+
+
 CASES = {
     "cross_entropy": ({"label_smoothing": 0.1}, "ids"),
     "focal": ({"gamma": 1.5}, "ids"),
