@@ -42,6 +42,18 @@ def test_second_derivatives_go_through_the_plain_form(name):
         assert torch.autograd.gradgradcheck(lambda *x, m=module, t=targets: total_of(m(*x, *t)), inputs), feature_type
 
 
+@pytest.mark.usefixtures("_every_size")
+@pytest.mark.parametrize("name", NAMES)
+def test_inference_mode_gives_the_same_value(name):
+    subject = subject_of(name)
+    for feature_type, (inputs, targets) in subject.cases():
+        module = subject.build(feature_type).eval()
+        expected = total_of(module(*inputs, *targets)).detach()
+        with torch.inference_mode():
+            found = total_of(module(*inputs, *targets))
+        torch.testing.assert_close(found, expected)
+
+
 @st.composite
 def layouts(draw):
     """A tensor of distinct numbers in some order of its axes, perhaps with gaps, and perhaps a class axis."""

@@ -232,10 +232,12 @@ def _groups(num_images: int, per_image: bool) -> list[slice]:
 
 
 def _scales(of_values: OfValues, counts: Tensor, factor: float | None) -> Tensor:
-    """The derivatives of the loss with respect to the values."""
+    """The derivatives of the loss with respect to the values, times the factor; 0 without one."""
+    values = torch.zeros(counts.shape, dtype=torch.float64, device=counts.device)
+    if factor is None:
+        return values  # not differentiated, as nothing can be in inference mode
     with torch.enable_grad():
-        values = torch.zeros(counts.shape, dtype=torch.float64, requires_grad=True)
-        loss = of_values(values, counts) * (0.0 if factor is None else factor)
+        loss = of_values(values.requires_grad_(), counts) * factor
         return torch.autograd.grad(loss, values)[0]
 
 
