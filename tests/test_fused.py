@@ -54,6 +54,22 @@ def test_inference_mode_gives_the_same_value(name):
         torch.testing.assert_close(found, expected)
 
 
+@pytest.mark.usefixtures("_every_size")
+@pytest.mark.parametrize("name", NAMES)
+def test_kernels_compute_on_the_device_of_their_inputs_whatever_the_default_is(name):
+    subject = subject_of(name)
+    for feature_type, batch in subject.cases():
+        module = subject.build(feature_type)
+        inputs, targets = leaves(batch)
+        if type(total_of(module(*inputs, *targets)).grad_fn).__name__ != "_FusedBackward":
+            continue
+        with torch.device("meta"):
+            total = total_of(module(*inputs, *targets))
+            total.backward()
+        assert total.is_cpu
+        assert all(tensor.grad.is_cpu for tensor in inputs)
+
+
 @st.composite
 def layouts(draw):
     """A tensor of distinct numbers in some order of its axes, perhaps with gaps, and perhaps a class axis."""

@@ -61,7 +61,7 @@ def fused(kernel: Kernel, plain: Callable[..., Tensor], *tensors: Tensor) -> Ten
     if not math.isfinite(value):
         return plain(*tensors)
     dtype = torch.float64 if tensors[0].dtype == torch.float64 else torch.float32
-    result = torch.tensor(value, dtype=dtype)
+    result = torch.tensor(value, dtype=dtype, device=tensors[0].device)
     if not any(needed):
         return result
     found: Tensor = _Fused.apply(  # type: ignore[no-untyped-call]
