@@ -2,6 +2,7 @@
 
 import functools
 import math
+import weakref
 
 import pytest
 import torch
@@ -39,6 +40,34 @@ def test_second_derivatives_go_through_the_plain_form(name):
         module = subject.build(feature_type).double()
         inputs, targets = leaves(cast(batch, torch.float64))
         assert torch.autograd.gradgradcheck(lambda *x, m=module, t=targets: total_of(m(*x, *t)), inputs), feature_type
+
+
+@pytest.mark.usefixtures("_every_size")
+@pytest.mark.parametrize("name", NAMES)
+def test_inference_mode_gives_the_same_value(name):
+    subject = subject_of(name)
+    for feature_type, (inputs, targets) in subject.cases():
+        module = subject.build(feature_type).eval()
+        expected = total_of(module(*inputs, *targets)).detach()
+        with torch.inference_mode():
+            found = total_of(module(*inputs, *targets))
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.usefixtures("_every_size")
+@pytest.mark.parametrize("name", NAMES)
+def test_kernels_compute_on_the_device_of_their_inputs_whatever_the_default_is(name):
+    subject = subject_of(name)
+    for feature_type, batch in subject.cases():
+        module = subject.build(feature_type)
+        inputs, targets = leaves(batch)
+        if type(total_of(module(*inputs, *targets)).grad_fn).__name__ != "_FusedBackward":
+            continue
+        with torch.device("meta"):
+            total = total_of(module(*inputs, *targets))
+            total.backward()
+        assert total.is_cpu
+        assert all(tensor.grad.is_cpu for tensor in inputs)
 
 
 @st.composite
@@ -130,6 +159,44 @@ class TestEngine:
         expected = plainly(self.loss, self.logits, self.ids)[1]
         torch.testing.assert_close(found, torch.stack([expected, -2 * expected]))
 
+    @pytest.mark.parametrize("make", [lambda x: x, lambda x: x.square() + 1], ids=["the same", "made of it"])
+    def test_second_derivatives_of_inputs_that_hang_together(self, make):
+        # Each input has its own share of the gradient; what lies between them, autograd adds by itself.
+        loss = losskit.create_loss("contrastive", normalize=True)
+
+        def gradient():
+            leaf = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)).requires_grad_()
+            (first,) = torch.autograd.grad(loss(leaf, make(leaf)), leaf, create_graph=True)
+            return first, torch.autograd.grad(first.square().sum(), leaf)[0]
+
+        found = gradient()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(fused, "LEAST_SIZE", math.inf)
+            expected = gradient()
+        torch.testing.assert_close(found, expected)
+
+    def test_logits_may_be_overwritten_before_the_backward_pass(self):
+        # As metrics may do it; the gradient is known by then, and torch's own cross-entropy allows it too.
+        leaf = self.logits.detach().clone().requires_grad_()
+        logits = leaf * 1
+        value = self.loss(logits, self.ids)
+        logits.zero_()
+        value.backward()
+        torch.testing.assert_close(leaf.grad, plainly(self.loss, self.logits, self.ids)[1])
+
+    def test_a_value_that_is_kept_after_the_backward_pass_keeps_no_input(self):
+        leaf, ids = self.logits.detach().clone().requires_grad_(), self.ids.clone()
+        logits = leaf * 1
+        held = [weakref.ref(logits), weakref.ref(ids)]
+        value = self.loss(logits, ids)
+        value.backward(retain_graph=True)
+        assert all(ref() is not None for ref in held)
+        value.backward()
+        del logits, ids
+        assert [ref() for ref in held] == [None, None]
+        with pytest.raises(RuntimeError, match="second time"):
+            value.backward()
+
     def test_a_tracer_sees_the_plain_form(self):
         traced = torch.fx.experimental.proxy_tensor.make_fx(lambda x: self.loss(x, self.ids))(self.logits)
         torch.testing.assert_close(traced(self.logits + 1), self.loss(self.logits + 1, self.ids))
@@ -150,6 +217,16 @@ class TestEngine:
         normalizer = torch.tensor(2.0, requires_grad=True)
         value = self.loss(self.logits, self.ids, normalizer=normalizer)
         torch.testing.assert_close(torch.autograd.grad(value, normalizer)[0], -value.detach() / 2)
+
+
+@pytest.mark.usefixtures("_every_size")
+@pytest.mark.parametrize("ignore_index", [0, 1])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64], ids=str)
+def test_focal_loss_ignores_a_label_that_is_0_or_1(ignore_index, dtype):
+    generator = torch.Generator().manual_seed(0)
+    logits, labels = torch.randn(5, 4, generator=generator), torch.randint(2, (5, 4), generator=generator).to(dtype)
+    loss = losskit.create_loss("focal", activation="sigmoid", ignore_index=ignore_index)
+    torch.testing.assert_close(run(loss, logits, labels), plainly(loss, logits, labels))
 
 
 CASES = {

@@ -102,7 +102,7 @@ def cross_entropy_of_ids(
     """The kernel of the sum of `costs_of_ids`, whose gradient may take the place of the logits."""
 
     def costs(log_p: Tensor, ids: Tensor, room: Workspace) -> tuple[Tensor, Tensor]:
-        slopes = torch.full((), label_smoothing - 1, dtype=log_p.dtype).expand_as(log_p)
+        slopes = log_p.new_full((), label_smoothing - 1).expand_as(log_p)
         if weights is not None:
             slopes = slopes * weights[ids]
             log_p.masked_fill_(slopes == 0, 0)  # as in the plain form, a label of weight 0 that cannot be costs nothing

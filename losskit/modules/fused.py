@@ -63,7 +63,7 @@ def fused(kernel: Kernel, plain: Callable[..., Tensor], *tensors: Tensor) -> Ten
     if not math.isfinite(value):
         return plain(*tensors)
     dtype = torch.float64 if tensors[0].dtype == torch.float64 else torch.float32
-    result = torch.tensor(value, dtype=dtype)
+    result = torch.tensor(value, dtype=dtype, device=tensors[0].device)
     if not any(needed):
         return result
     found: Tensor = _Fused.apply(  # type: ignore[no-untyped-call]
@@ -149,20 +149,31 @@ class _Fused(torch.autograd.Function):
         # They are given away: what becomes the gradient of a parameter must have no second owner, or it is copied.
         gradients, ctx.gradients = ctx.gradients, None
         needed = ctx.needs_input_grad[4:]
+        kernel, plain = ctx.kernel, ctx.plain
+        if not _graph_is_kept():
+            # As autograd frees the inputs, and these hold them too: whoever keeps the value, such as a loop until its
+            # next step has one, must not keep the logits.
+            ctx.kernel = ctx.plain = None
         number = None
         if not torch.is_grad_enabled() and checking.can_peek(factor):
             with contextlib.suppress(RuntimeError):  # where it stands for several numbers at once
                 number = factor.item()
         if number is None:
-            gradients = _differentiated(ctx.plain, ctx.saved_tensors, needed, factor)
+            gradients = _differentiated(plain, ctx.saved_tensors, needed, factor)
         elif gradients is None:
             with without_autocast(factor):
-                _, gradients = ctx.kernel(ctx.saved_tensors, number)
+                _, gradients = kernel(ctx.saved_tensors, number)
         elif number != 1:
             for gradient in gradients:
                 if gradient is not None:
                     gradient.mul_(number)
         return None, None, None, None, *(g if n else None for g, n in zip(gradients, needed, strict=True))
+
+
+def _graph_is_kept() -> bool:
+    """Whether the backward pass that is under way may be followed by another; where torch cannot say, it may."""
+    is_kept = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
+    return is_kept is None or is_kept()
 
 
 def _differentiated(
@@ -171,8 +182,10 @@ def _differentiated(
     """The gradients of the plain form, which can be differentiated again."""
     creates_graph = torch.is_grad_enabled()
     with torch.enable_grad():
-        value = plain(*tensors)
-        wanted = [tensor for tensor, is_needed in zip(tensors, needed, strict=True) if is_needed]
+        # Of inputs that are one tensor, or of which one is made of another, each must have its own share alone.
+        views = [tensor.view_as(tensor) for tensor in tensors]
+        value = plain(*views)
+        wanted = [view for view, is_needed in zip(views, needed, strict=True) if is_needed]
         found = iter(torch.autograd.grad(value, wanted, factor, create_graph=creates_graph, allow_unused=True))
     return [next(found) if is_needed else None for is_needed in needed]
 

@@ -98,7 +98,9 @@ def focal_labels(
         one = logits.new_ones(())
         rest, tails = (room(name, logits.shape) for name in ("rest", "tails"))
         counts = None
-        if ignore_index is not None and not torch.equal(torch.mul(labels, labels, out=rest), labels):
+        # Labels of 0 and 1 are their own squares; one of the two may itself be what is ignored.
+        may_be_ignored = ignore_index in (0, 1) or not torch.equal(torch.mul(labels, labels, out=rest), labels)
+        if ignore_index is not None and may_be_ignored:
             counts = labels != ignore_index
             labels = room("labels", labels.shape).copy_(labels).mul_(counts)
         if not torch.equal(torch.mul(labels, labels, out=rest), labels):

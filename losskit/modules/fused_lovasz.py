@@ -72,7 +72,7 @@ def kernel_of_classes(given: Classes, of_values: OfValues, per_image: bool, coun
         (logits,) = tensors
         room = Workspace(logits)
         gradient = None if factor is None else torch.empty_like(logits)
-        canvas = _canvas(gradient, room, logits.shape)
+        canvas = _canvas(gradient, room, logits)
         _fill(canvas, logits, given.valid, room)
         num_images, num_classes = logits.shape[:2]
         groups = _groups(num_images, per_image)
@@ -82,15 +82,15 @@ def kernel_of_classes(given: Classes, of_values: OfValues, per_image: bool, coun
         if counts_absent:
             counts = counts.any(1, keepdim=True).expand_as(totals)
         scales = _scales(of_values, counts, factor)
-        values = torch.zeros(totals.shape, dtype=torch.float64)
-        means = None if gradient is None else torch.zeros((num_images, logits[0, 0].numel()), dtype=room.dtype)
+        values = torch.zeros(totals.shape, dtype=torch.float64, device=totals.device)
+        means = None if gradient is None else canvas.new_zeros(num_images, logits[0, 0].numel())
         for index, group in enumerate(groups):
             sizes, num_pixels = totals[index].tolist(), len(ids[index])
             order = ids[index].argsort()
             # They take room for a while, and need half of what torch gives indices.
             order = order.int() if num_pixels < 2**31 else order
             inside = torch.split(order, [*sizes, num_pixels - sum(sizes)])
-            is_inside = torch.zeros(num_pixels, dtype=torch.bool)
+            is_inside = torch.zeros(num_pixels, dtype=torch.bool, device=logits.device)
             steps = None if means is None else room("steps", is_inside.shape)
             for class_id in range(num_classes):
                 plane = canvas[group, class_id]
@@ -130,12 +130,13 @@ def kernel_of_masks(targets: Tensor, of_values: OfValues, per_image: bool, ignor
         gradient = None if factor is None else torch.empty_like(logits)
         canvas = gradient
         if gradient is None or gradient.dtype != room.dtype or not gradient.is_contiguous():
-            canvas = torch.empty(logits.shape, dtype=room.dtype)
+            canvas = logits.new_empty(logits.shape, dtype=room.dtype)
         assert canvas is not None
         groups = _groups(len(logits), per_image)
-        counts = torch.tensor([[_has_any(_counted(targets[group], ignore_index))] for group in groups])
+        has_any = [[_has_any(_counted(targets[group], ignore_index))] for group in groups]
+        counts = torch.tensor(has_any, device=logits.device)
         scales = _scales(of_values, counts, factor)
-        values = torch.zeros(counts.shape, dtype=torch.float64)
+        values = torch.zeros(counts.shape, dtype=torch.float64, device=counts.device)
         for index, group in enumerate(groups):
             labels = targets[group].reshape(-1)
             counted = _counted(labels, ignore_index)
@@ -232,20 +233,22 @@ def _groups(num_images: int, per_image: bool) -> list[slice]:
 
 
 def _scales(of_values: OfValues, counts: Tensor, factor: float | None) -> Tensor:
-    """The derivatives of the loss with respect to the values."""
+    """The derivatives of the loss with respect to the values, times the factor; 0 without one."""
+    values = torch.zeros(counts.shape, dtype=torch.float64, device=counts.device)
+    if factor is None:
+        return values  # not differentiated, as nothing can be in inference mode
     with torch.enable_grad():
-        values = torch.zeros(counts.shape, dtype=torch.float64, requires_grad=True)
-        loss = of_values(values, counts) * (0.0 if factor is None else factor)
+        loss = of_values(values.requires_grad_(), counts) * factor
         return torch.autograd.grad(loss, values)[0]
 
 
-def _canvas(gradient: Tensor | None, room: Workspace, shape: Sequence[int]) -> Tensor:
-    """Contiguous room for numbers of a shape: where possible that of the gradient, which may have another order."""
+def _canvas(gradient: Tensor | None, room: Workspace, logits: Tensor) -> Tensor:
+    """Contiguous room for a number per logit: where possible that of the gradient, which may have another order."""
     if gradient is not None and gradient.dtype == room.dtype:
         memory = gradient.permute(memory_order(gradient))
         if memory.is_contiguous():
-            return memory.view(shape)
-    return torch.empty(shape, dtype=room.dtype)
+            return memory.view(logits.shape)
+    return logits.new_empty(logits.shape, dtype=room.dtype)
 
 
 def _ids(given: Classes, group: slice, num_classes: int) -> Tensor:

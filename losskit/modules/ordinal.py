@@ -59,7 +59,7 @@ def _kernel(ids: Tensor) -> Kernel:
         room = Workspace(logits)
         num_questions = logits.shape[1]
         # A row for each class: to look signs up is faster than to compare ids.
-        signs_of = torch.eye(num_questions + 1, num_questions, dtype=room.dtype)
+        signs_of = torch.eye(num_questions + 1, num_questions, dtype=room.dtype, device=logits.device)
         signs_of -= torch.ones_like(signs_of).tril_(-1)
         total = 0.0
         for block in blocks([logits, gradient], [ids], 1, num_rooms=3):
