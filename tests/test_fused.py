@@ -237,6 +237,7 @@ CASES = {
     "soft_label_cross_entropy": ({}, "scores"),
     "sequence_softmax_cross_entropy": ({}, "steps"),
     "sigmoid_focal": ({"name": "focal"}, "labels"),
+    "focal of one against the rest": ({"name": "focal", "activation": "sigmoid"}, "ids"),
     "mean_squared_error": ({}, "numbers"),
     "mean_absolute_error": ({}, "numbers"),
     "corn": ({}, "ranks"),

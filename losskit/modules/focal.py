@@ -16,7 +16,13 @@ from losskit.modules.base import AdditiveLoss, ClassAxisMixin
 from losskit.modules.binary import finite_logits
 from losskit.modules.class_ids import counts_of_ids
 from losskit.modules.fused import Kernel, Workspace
-from losskit.modules.fused_elements import by_autograd, focal_labels, kernel_of_elements
+from losskit.modules.fused_elements import (
+    NOT_COUNTED,
+    by_autograd,
+    focal_labels,
+    kernel_of_elements,
+    kernel_of_one_hot,
+)
 from losskit.modules.fused_softmax import kernel_of_ids
 from losskit.modules.reduction import masked, reduce
 from losskit.modules.shapes import Classes, alike, along, class_constant, read_classes, require_alike, require_tensor
@@ -71,14 +77,15 @@ def focal_loss(
         return plain(logits)
     kernel: Kernel | None
     count: Tensor | int = targets.numel()
-    if activation == "sigmoid":
+    if activation == "sigmoid" and logits.shape == targets.shape:
         kernel, all_count = _sigmoid_kernel(logits, targets, alpha, gamma, ignore_index, label_smoothing)
         if not all_count or normalize_by == "positives":
             count = _counts(targets, ignore_index, normalize_by).sum()
             count = count if normalize_by == "items" else count.clamp_min(1)
     else:
         given = read_classes(logits, targets, axis=class_axis, ignore_index=ignore_index, upcast=False)
-        kernel = None if label_smoothing else _softmax_kernel(given, alpha, gamma, average_classes)
+        kernel_of = _one_vs_rest_kernel if activation == "sigmoid" else _softmax_kernel
+        kernel = None if label_smoothing else kernel_of(given, alpha, gamma, average_classes)
         count = given.num_items()
     if kernel is None:
         return plain(logits)
@@ -263,7 +270,7 @@ def _sigmoid_kernel(
     label_smoothing: float,
 ) -> tuple[Kernel | None, bool]:
     """The kernel for labels shaped like the logits, where they are usual, and whether all of them count."""
-    if logits.shape != targets.shape or isinstance(alpha, Tensor) or targets.is_complex():
+    if isinstance(alpha, Tensor) or targets.is_complex():
         return None, False
     low, high = (extreme.item() for extreme in targets.aminmax())
     all_count = ignore_index is None or not low <= ignore_index <= high
@@ -278,6 +285,20 @@ def _sigmoid_kernel(
     ignored = None if all_count else ignore_index
     elements = focal_labels(alpha, gamma, ignored, values)
     return kernel_of_elements(elements, targets, num_rooms=4), all_count
+
+
+def _one_vs_rest_kernel(
+    given: Classes, alpha: float | Tensor | None, gamma: float, average_classes: bool
+) -> Kernel | None:
+    """The kernel for class ids that are taken for a yes-or-no question per class."""
+    if not given.are_ids or isinstance(alpha, Tensor):
+        return None
+
+    def values(logits: Tensor, labels: Tensor) -> Tensor:
+        return _binary_focal(logits, labels, alpha, gamma)
+
+    elements = focal_labels(alpha, gamma, NOT_COUNTED, values)
+    return kernel_of_one_hot(elements, given.targets, given.valid, given.axis, num_rooms=5)
 
 
 def _softmax_kernel(given: Classes, alpha: float | Tensor | None, gamma: float, average_classes: bool) -> Kernel | None:

@@ -13,6 +13,9 @@ from losskit.modules.fused import Gradients, Kernel, Workspace, blocks
 # it writes the derivatives times that factor into the buffer, which it may also use for anything before.
 Elements = Callable[[Sequence[Tensor], Tensor, "float | None", Workspace], float]
 
+# The label of what does not count.
+NOT_COUNTED = -1
+
 
 def kernel_of_elements(elements: Elements, *others: Tensor, num_rooms: int = 1) -> Kernel:
     """The kernel of a sum over elements.
@@ -35,6 +38,41 @@ def kernel_of_elements(elements: Elements, *others: Tensor, num_rooms: int = 1) 
                 given.append(found if found.dtype == room.dtype else room(f"given {index}", found.shape).copy_(found))
             buffer = block.buffer(1, room)
             total += elements(given, buffer, factor, room)
+            block.store(1, buffer)
+        return total, [gradient]
+
+    return kernel
+
+
+def kernel_of_one_hot(
+    elements: Elements, ids: Tensor, valid: Tensor | None, axis: int, *, num_rooms: int = 1
+) -> Kernel:
+    """The kernel of a sum over items, of the mean over classes of a loss of labels that are 1 for the item's class.
+
+    Args:
+        elements: computes a block, from its logits and such labels, or `NOT_COUNTED`.
+        ids: of classes, shaped like the logits without the class axis.
+        valid: which items count; None for all.
+        axis: the class axis.
+        num_rooms: how many arrays of a block's size it needs, with that of the labels.
+    """
+
+    def kernel(tensors: Sequence[Tensor], factor: float | None) -> tuple[float, Gradients]:
+        (logits,) = tensors
+        gradient = None if factor is None else torch.empty_like(logits)
+        room = Workspace(logits)
+        share = 1 / logits.shape[axis]
+        total = 0.0
+        for block in blocks([logits, gradient], [ids, valid], axis, num_rooms=num_rooms):
+            given, block_ids, counts = block.tensor(0), block.item(0), block.item(1)
+            assert block_ids is not None
+            if given.dtype != room.dtype:
+                given = room("given", given.shape).copy_(given)
+            labels = room("one hot", given.shape).zero_().scatter_(1, block_ids.unsqueeze(1), 1.0)
+            if counts is not None:
+                labels.masked_fill_(~counts.unsqueeze(1), NOT_COUNTED)
+            buffer = block.buffer(1, room)
+            total += share * elements([given, labels], buffer, None if factor is None else share * factor, room)
             block.store(1, buffer)
         return total, [gradient]
 
