@@ -53,7 +53,8 @@ def lovasz_softmax_loss(
     is_worth_it = num_pixels >= fused.LEAST_SIZE / 32
     if reduction == "none" or not is_worth_it or not fused.can_fuse(given.logits):
         return plain(given.logits)
-    return fused.fused(kernel_of_classes(given, of_values, per_image, classes == "all"), plain, given.logits)
+    kernel = kernel_of_classes(given, of_values, per_image, classes == "all")
+    return fused.fused(kernel, plain, given.logits, constants=[given.targets])
 
 
 def _values_of_classes(given: Classes, classes: str, per_image: bool) -> tuple[Tensor, Tensor]:
@@ -146,7 +147,8 @@ def lovasz_hinge_loss(
     is_worth_it = num_pixels >= fused.LEAST_SIZE / 8
     if reduction == "none" or not is_worth_it or not fused.can_fuse(logits, targets):
         return plain(logits)
-    return fused.fused(kernel_of_masks(targets, of_values, per_image, ignore_index), plain, logits)
+    kernel = kernel_of_masks(targets, of_values, per_image, ignore_index)
+    return fused.fused(kernel, plain, logits, constants=[targets])
 
 
 @register_loss("lovasz_hinge", [IMAGE], schema=LovaszHingeLossConfig)
