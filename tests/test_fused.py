@@ -229,6 +229,30 @@ def test_focal_loss_ignores_a_label_that_is_0_or_1(ignore_index, dtype):
     torch.testing.assert_close(run(loss, logits, labels), plainly(loss, logits, labels))
 
 
+@pytest.mark.usefixtures("_every_size")
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("cross_entropy", (5, 4)),
+        ("focal", (5, 4)),
+        ("poly", (5, 4)),
+        ("label_smoothing_cross_entropy", (5, 4)),
+        ("corn", (40, 2)),
+        ("sparsemax", (5, 4)),
+        ("tempered_softmax_cross_entropy", (5, 4)),
+        ("dice", (5, 4, 3)),
+        ("lovasz_softmax", (5, 4, 3)),
+    ],
+)
+def test_targets_that_are_overwritten_before_a_gradient_in_half_precision_are_an_error(name, shape):
+    # There the kernel reads them in the backward pass; a gradient of other targets would go unnoticed.
+    targets = torch.ones(shape[0], *shape[2:], dtype=torch.long)
+    value = losskit.create_loss(name)(torch.randn(shape).half().requires_grad_(), targets)
+    targets.zero_()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        value.backward()
+
+
 CASES = {
     "cross_entropy": ({"label_smoothing": 0.1}, "ids"),
     "focal": ({"gamma": 1.5}, "ids"),

@@ -75,6 +75,15 @@ def test_focal_loss_of_small_gamma_has_a_gradient_where_it_saturates(gamma, size
     assert torch.isfinite(logits.grad).all()
 
 
+@pytest.mark.parametrize("gamma", [0.0, 2.0])
+def test_focal_loss_ignores_items_whose_first_class_cannot_be(gamma):
+    logits = torch.tensor([[-math.inf, 1.0, 0.0], [-math.inf, 0.0, 2.0]], requires_grad=True)
+    loss = create_loss("focal", activation="softmax", gamma=gamma)
+    loss(logits, torch.tensor([1, -100])).backward()
+    assert logits.grad.isfinite().all()
+    assert logits.grad[1].abs().sum() == 0
+
+
 def test_focal_loss_keeps_the_digits_of_easy_examples():
     z = torch.tensor([-15.0])
     expected = 0.75 * math.exp(-15.0) ** 3

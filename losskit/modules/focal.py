@@ -248,7 +248,9 @@ def _softmax_focal(
     weights = class_constant(alpha, "alpha", given.logits, axis) if isinstance(alpha, Tensor) else None
     values = torch.zeros((), dtype=log_p.dtype, device=log_p.device)
     if given.are_ids:
-        values = _log_focal(log_p.gather(axis, given.targets.unsqueeze(axis)).squeeze(axis), gamma)
+        # What is ignored stands as class 0, which perhaps cannot be: a log p of -inf has a gradient of NaN.
+        own = masked(log_p.gather(axis, given.targets.unsqueeze(axis)).squeeze(axis), given.valid)
+        values = _log_focal(own, gamma)
         values = (1 - label_smoothing) * (values if weights is None else values * weights[given.targets])
         if not label_smoothing:
             return masked(values, given.valid)

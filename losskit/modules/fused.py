@@ -49,12 +49,13 @@ def can_fuse(*tensors: Tensor | None, times_least_size: float = 1, size: int | N
     )
 
 
-def fused(kernel: Kernel, plain: Callable[..., Tensor], *tensors: Tensor) -> Tensor:
+def fused(kernel: Kernel, plain: Callable[..., Tensor], *tensors: Tensor, constants: Sequence[Tensor] = ()) -> Tensor:
     """`plain(*tensors)`, computed by the kernel.
 
     In full precision, the kernel gives the gradient along with the value, which saves a pass over the inputs. In half
     precision the factor that comes in the backward pass, such as that of a `GradScaler`, must be in before gradients
-    are rounded, so there it runs once more.
+    are rounded, so there it runs once more. Like the inputs, the constants, which it reads besides, must not have been
+    overwritten by then; autograd sees to it.
     """
     needed = [tensor.requires_grad and torch.is_grad_enabled() for tensor in tensors]
     is_early = any(needed) and all(tensor.dtype in FULL for tensor in tensors if tensor.is_floating_point())
@@ -67,7 +68,7 @@ def fused(kernel: Kernel, plain: Callable[..., Tensor], *tensors: Tensor) -> Ten
     if not any(needed):
         return result
     found: Tensor = _Fused.apply(  # type: ignore[no-untyped-call]
-        result, kernel, plain, gradients if is_early else None, *tensors
+        result, kernel, plain, gradients if is_early else None, constants, *tensors
     )
     return found
 
@@ -107,7 +108,7 @@ def reduced(
         total, gradients = kernel(tensors, None if factor is None else factor / divisor)
         return total / divisor, gradients
 
-    return fused(divided, plain, *tensors)
+    return fused(divided, plain, *tensors, constants=constants)
 
 
 def _divisor(
@@ -138,17 +139,19 @@ class _Fused(torch.autograd.Function):
         kernel: Kernel,
         plain: Callable[..., Tensor],
         gradients: Gradients | None,
+        constants: Sequence[Tensor],
         *tensors: Tensor,
     ) -> Tensor:
         ctx.kernel, ctx.plain, ctx.gradients = kernel, plain, gradients
-        ctx.save_for_backward(*tensors)
+        # Those of inference mode cannot be saved, and do not count how often they are written to.
+        ctx.save_for_backward(*tensors, *(constant for constant in constants if not constant.is_inference()))
         return value.clone()
 
     @staticmethod
     def backward(ctx: Any, factor: Tensor) -> Any:
         # They are given away: what becomes the gradient of a parameter must have no second owner, or it is copied.
         gradients, ctx.gradients = ctx.gradients, None
-        needed = ctx.needs_input_grad[4:]
+        needed = ctx.needs_input_grad[5:]
         kernel, plain = ctx.kernel, ctx.plain
         if not _graph_is_kept():
             # As autograd frees the inputs, and these hold them too: whoever keeps the value, such as a loop until its
@@ -159,15 +162,15 @@ class _Fused(torch.autograd.Function):
             with contextlib.suppress(RuntimeError):  # where it stands for several numbers at once
                 number = factor.item()
         if number is None:
-            gradients = _differentiated(plain, ctx.saved_tensors, needed, factor)
+            gradients = _differentiated(plain, ctx.saved_tensors[: len(needed)], needed, factor)
         elif gradients is None:
             with without_autocast(factor):
-                _, gradients = kernel(ctx.saved_tensors, number)
+                _, gradients = kernel(ctx.saved_tensors[: len(needed)], number)
         elif number != 1:
             for gradient in gradients:
                 if gradient is not None:
                     gradient.mul_(number)
-        return None, None, None, None, *(g if n else None for g, n in zip(gradients, needed, strict=True))
+        return None, None, None, None, None, *(g if n else None for g, n in zip(gradients, needed, strict=True))
 
 
 def _graph_is_kept() -> bool:

@@ -52,7 +52,8 @@ def lovasz_softmax_loss(
     # A kernel sorts the pixels of each class by themselves; that takes a while to call.
     if reduction == "none" or not fused.can_fuse(given.logits) or num_pixels < fused.LEAST_SIZE / 32:
         return plain(given.logits)
-    return fused.fused(kernel_of_classes(given, of_values, per_image, classes == "all"), plain, given.logits)
+    kernel = kernel_of_classes(given, of_values, per_image, classes == "all")
+    return fused.fused(kernel, plain, given.logits, constants=[given.targets])
 
 
 def _values_of_classes(given: Classes, classes: str, per_image: bool) -> tuple[Tensor, Tensor]:
@@ -144,7 +145,8 @@ def lovasz_hinge_loss(
     num_pixels = targets.numel() // (max(len(targets), 1) if per_image else 1)
     if reduction == "none" or not fused.can_fuse(logits, targets) or num_pixels < fused.LEAST_SIZE / 8:
         return plain(logits)
-    return fused.fused(kernel_of_masks(targets, of_values, per_image, ignore_index), plain, logits)
+    kernel = kernel_of_masks(targets, of_values, per_image, ignore_index)
+    return fused.fused(kernel, plain, logits, constants=[targets])
 
 
 @register_loss("lovasz_hinge", [IMAGE], schema=LovaszHingeLossConfig)

@@ -43,7 +43,7 @@ def corn_loss(
     # The kernel looks signs up in a table of the classes' number squared, which must not be what takes the memory.
     if not fused.can_fuse(logits) or logits.shape[1] ** 2 > logits.numel() // 16:
         return plain(logits)
-    return fused.reduced(_kernel(ids), plain, [logits], reduction, count=count, normalizer=normalizer)
+    return fused.reduced(_kernel(ids), plain, [logits], reduction, count=count, normalizer=normalizer, constants=[ids])
 
 
 def _kernel(ids: Tensor) -> Kernel:

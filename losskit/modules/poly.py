@@ -50,7 +50,9 @@ def poly_loss(
         return values.add_(epsilon * label_smoothing * (num_classes - 1) / num_classes), slopes
 
     kernel = kernel_of_ids(given.targets, given.valid, given.axis, costs, spread=label_smoothing / max(num_classes, 1))
-    return fused.reduced(kernel, plain, [logits], reduction, count=count, normalizer=normalizer)
+    return fused.reduced(
+        kernel, plain, [logits], reduction, count=count, normalizer=normalizer, constants=[given.targets]
+    )
 
 
 def _values(given: Classes, epsilon: float, label_smoothing: float) -> Tensor:

@@ -72,7 +72,7 @@ def dice_loss(
     if reduction == "none" or not is_constant or not fused.can_fuse(given.logits, given.targets, times_least_size=4):
         return plain(given.logits)
     kernel = kernel_of_overlaps(given, activation, of_sums, squared=squared, ignore_index=ignore_index)
-    return fused.fused(kernel, plain, given.logits)
+    return fused.fused(kernel, plain, given.logits, constants=[given.targets])
 
 
 @register_loss("dice", [IMAGE], schema=DiceLossConfig)
