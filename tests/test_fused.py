@@ -305,3 +305,17 @@ def test_large_inputs_give_what_the_plain_form_gives_in_little_memory(case, dtyp
     assert peak_memory(lambda: run(loss, inputs, targets)) <= size * (1.25 if dtype != torch.bfloat16 else 1.7)
     with torch.no_grad():
         assert peak_memory(lambda: loss(inputs, targets)) <= size * (0.3 if dtype != torch.bfloat16 else 0.8)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "focal", "corn", "sparsemax", "mean_squared_error", "lovasz_hinge"])
+def test_an_exported_loss_takes_batches_of_any_size(name):
+    # To compare sizes, as a kernel does to see whether it is worth while, would fix them.
+    inputs, targets = {
+        "mean_squared_error": lambda: (torch.randn(8), torch.randn(8)),
+        "lovasz_hinge": lambda: (torch.randn(8, 6, 6), torch.randint(2, (8, 6, 6))),
+    }.get(name, lambda: (torch.randn(8, 5), torch.randint(5, (8,))))()
+    loss = losskit.create_loss(name)
+    sizes = {0: torch.export.Dim("batch", min=4)}
+    exported = torch.export.export(loss, (inputs, targets), dynamic_shapes=(sizes, sizes)).module()
+    others = torch.cat([inputs, inputs]), torch.cat([targets, targets])
+    torch.testing.assert_close(exported(*others), loss(*others))

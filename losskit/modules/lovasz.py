@@ -48,12 +48,17 @@ def lovasz_softmax_loss(
     def plain(logits: Tensor) -> Tensor:
         return of_values(*_values_of_classes(given.of(logits), classes, per_image))
 
-    num_pixels = given.targets.numel() // (max(len(given.targets), 1) if per_image else 1)
     # A kernel sorts the pixels of each class by themselves; that takes a while to call.
-    if reduction == "none" or not fused.can_fuse(given.logits) or num_pixels < fused.LEAST_SIZE / 32:
+    is_possible = reduction != "none" and fused.can_fuse(given.logits)
+    if not is_possible or _num_sorted(given.targets, per_image) < fused.LEAST_SIZE / 32:
         return plain(given.logits)
     kernel = kernel_of_classes(given, of_values, per_image, classes == "all")
     return fused.fused(kernel, plain, given.logits, constants=[given.targets])
+
+
+def _num_sorted(targets: Tensor, per_image: bool) -> int:
+    """How many pixels are sorted at once."""
+    return targets.numel() // (max(len(targets), 1) if per_image else 1)
 
 
 def _values_of_classes(given: Classes, classes: str, per_image: bool) -> tuple[Tensor, Tensor]:
@@ -142,8 +147,8 @@ def lovasz_hinge_loss(
         errors = torch.where(is_inside, 1 - scores, 1 + scores)
         return of_values(_extension(errors, is_inside, valid).unsqueeze(1), valid.any(-1))
 
-    num_pixels = targets.numel() // (max(len(targets), 1) if per_image else 1)
-    if reduction == "none" or not fused.can_fuse(logits, targets) or num_pixels < fused.LEAST_SIZE / 8:
+    is_possible = reduction != "none" and fused.can_fuse(logits, targets)
+    if not is_possible or _num_sorted(targets, per_image) < fused.LEAST_SIZE / 8:
         return plain(logits)
     kernel = kernel_of_masks(targets, of_values, per_image, ignore_index)
     return fused.fused(kernel, plain, logits, constants=[targets])
