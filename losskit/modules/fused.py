@@ -52,13 +52,14 @@ def can_fuse(*tensors: Tensor | None, times_least_size: float = 1, size: int | N
 def fused(kernel: Kernel, plain: Callable[..., Tensor], *tensors: Tensor, constants: Sequence[Tensor] = ()) -> Tensor:
     """`plain(*tensors)`, computed by the kernel.
 
-    In full precision, the kernel gives the gradient along with the value, which saves a pass over the inputs. In half
-    precision the factor that comes in the backward pass, such as that of a `GradScaler`, must be in before gradients
-    are rounded, so there it runs once more. Like the inputs, the constants, which it reads besides, must not have been
-    overwritten by then; autograd sees to it.
+    The kernel gives the gradient along with the value, which saves a pass over the inputs. In float16 it would fall
+    below the least number: there the factor that comes in the backward pass, that of a `GradScaler`, must be in before
+    the gradient is rounded, and the kernel runs once more. So it does in bfloat16, for a factor that would round the
+    gradient again. Like the inputs, the constants, which the kernel reads besides, must not have been overwritten by
+    then; autograd sees to it.
     """
     needed = [tensor.requires_grad and torch.is_grad_enabled() for tensor in tensors]
-    is_early = any(needed) and all(tensor.dtype in FULL for tensor in tensors if tensor.is_floating_point())
+    is_early = any(needed) and not any(tensor.dtype == torch.float16 for tensor in tensors)
     with torch.no_grad(), without_autocast(tensors[0]):
         value, gradients = kernel(tensors, 1.0 if is_early else None)
     if not math.isfinite(value):
@@ -157,13 +158,14 @@ class _Fused(torch.autograd.Function):
             # As autograd frees the inputs, and these hold them too: whoever keeps the value, such as a loop until its
             # next step has one, must not keep the logits.
             ctx.kernel = ctx.plain = None
-        number = None
+        number: float | None = None
         if not torch.is_grad_enabled() and checking.can_peek(factor):
             with contextlib.suppress(RuntimeError):  # where it stands for several numbers at once
                 number = factor.item()
         if number is None:
             gradients = _differentiated(plain, ctx.saved_tensors[: len(needed)], needed, factor)
-        elif gradients is None:
+        elif gradients is None or not all(_keeps_digits(number, gradient) for gradient in gradients):
+            gradients = None  # before others are made
             with without_autocast(factor):
                 _, gradients = kernel(ctx.saved_tensors[: len(needed)], number)
         elif number != 1:
@@ -177,6 +179,11 @@ def _graph_is_kept() -> bool:
     """Whether the backward pass that is under way may be followed by another; where torch cannot say, it may."""
     is_kept = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", None)
     return is_kept is None or is_kept()
+
+
+def _keeps_digits(factor: float, gradient: Tensor | None) -> bool:
+    """Whether a product with the factor is as right as if the factor had been in before the gradient was rounded."""
+    return gradient is None or gradient.dtype in FULL or abs(math.frexp(factor)[0]) in (0.0, 0.5)
 
 
 def _differentiated(

@@ -64,7 +64,7 @@ def _takes(kernel: _Kernel | None, predictions: Tensor) -> bool:
 
 
 # torch's own squared errors are a single pass; of absolute errors it keeps more.
-_SQUARED, _ABSOLUTE = (squared_errors, 8), (absolute_errors, 2)
+_SQUARED, _ABSOLUTE = (squared_errors, 16), (absolute_errors, 8)
 
 
 class _ElementwiseLoss(AdditiveLoss):

@@ -69,7 +69,7 @@ def dice_loss(
         return of_sums(overlaps, sizes, (masks.square() if squared else masks).sum(2))
 
     is_constant = not given.targets.requires_grad and (weights is None or not weights.requires_grad)
-    if reduction == "none" or not is_constant or not fused.can_fuse(given.logits, given.targets, times_least_size=4):
+    if reduction == "none" or not is_constant or not fused.can_fuse(given.logits, given.targets, times_least_size=16):
         return plain(given.logits)
     kernel = kernel_of_overlaps(given, activation, of_sums, squared=squared, ignore_index=ignore_index)
     return fused.fused(kernel, plain, given.logits, constants=[given.targets])
