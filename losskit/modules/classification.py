@@ -190,7 +190,8 @@ def _quick_cross_entropy(
     class_axis: int | None,
 ) -> Tensor | None:
     """torch's mean, of a log-softmax that other losses may share; None where anything is unusual, or worth a kernel."""
-    if _is_worth_a_kernel(logits, -1 if class_axis == -1 else 1, label_smoothing):
+    is_large = logits.numel() >= fused.LEAST_SIZE
+    if is_large and _is_worth_a_kernel(logits, -1 if class_axis == -1 else 1, label_smoothing):
         return None
     if not sharing.is_sharing():
         torch_loss: Callable[..., Tensor] = F.cross_entropy

@@ -59,8 +59,8 @@ def _reduced(
     return fused.reduced(elements, plain, [predictions], reduction, normalizer=normalizer, constants=[targets])
 
 
-def _takes(kernel: _Kernel | None, predictions: Tensor) -> bool:
-    return kernel is not None and fused.can_fuse(predictions, times_least_size=kernel[1])
+def _takes(kernel: _Kernel, predictions: Tensor) -> bool:
+    return fused.can_fuse(predictions, times_least_size=kernel[1])
 
 
 # torch's own squared errors are a single pass; of absolute errors it keeps more.
@@ -79,7 +79,7 @@ class _ElementwiseLoss(AdditiveLoss):
     def forward(self, predictions: Tensor, targets: Tensor, *, normalizer: Tensor | float | None = None) -> Tensor:
         # At once, where there is nothing to convert or to look at: on small tensors, calls take as long as the loss.
         is_usual = normalizer is None and self.reduction == "mean" and are_usual(predictions, targets)
-        if is_usual and not _takes(self.kernel, predictions):
+        if is_usual and (self.kernel is None or not _takes(self.kernel, predictions)):
             return self.torch_mean(predictions, targets)
         return self.function(predictions, targets, **self.settings(), normalizer=normalizer)
 

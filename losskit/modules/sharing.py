@@ -40,7 +40,7 @@ def forget() -> None:
 
 def is_sharing() -> bool:
     """Whether another loss of the same feature may need the same."""
-    return not torch.compiler.is_compiling() and _memory.results is not None
+    return _memory.results is not None and not torch.compiler.is_compiling()
 
 
 def once(compute: Callable[..., Any], tensors: tuple[Tensor, ...], *arguments: Any) -> Any:
