@@ -307,6 +307,42 @@ def blocks(
     )
 
 
+# Computes a block: gives its part of the sum and, if there is a factor, stores the gradient times that as tensor 1.
+OfBlock = Callable[[Block, "float | None", Workspace], float]
+
+
+def kernel_of_blocks(
+    of_block: OfBlock,
+    others: Sequence[Tensor | None] = (),
+    items: Sequence[Tensor | None] = (),
+    axis: int | None = None,
+    *,
+    num_rooms: int = 0,
+    in_place: bool = False,
+) -> Kernel:
+    """The kernel of a sum over blocks of one input.
+
+    Args:
+        of_block: computes a block, of which the input is tensor 0, the gradient 1, and the others follow.
+        others: as the tensors of `blocks`.
+        items: as in `blocks`.
+        axis: as in `blocks`.
+        num_rooms: as in `blocks`, where the input has full precision, and a gradient whose memory can be used.
+        in_place: whether the gradient takes the place of the input.
+    """
+
+    def kernel(tensors: Sequence[Tensor], factor: float | None) -> tuple[float, Gradients]:
+        (inputs,) = tensors
+        gradient = None if factor is None else inputs if in_place else torch.empty_like(inputs)
+        # Half precision needs room for input and gradient in float32; without a gradient, there is room for one.
+        rooms = num_rooms + (0 if inputs.dtype in FULL else 2) + (gradient is None)
+        parts = blocks([inputs, gradient, *others], items, axis, num_rooms=rooms)
+        room = Workspace(inputs)
+        return sum(of_block(block, factor, room) for block in parts), [gradient]
+
+    return kernel
+
+
 def _cut(
     tensors: Sequence[Tensor | None], items: Sequence[Tensor | None], place: int | None, size: int
 ) -> Iterator[Block]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from losskit.modules.fused import Gradients, Kernel, Workspace, blocks
+from losskit.modules.fused import Block, Kernel, Workspace, kernel_of_blocks
 
 # From the elements of a block, of the input and of what else the loss takes, to the sum of the values. With a factor,
 # it writes the derivatives times that factor into the buffer, which it may also use for anything before.
@@ -26,22 +26,17 @@ def kernel_of_elements(elements: Elements, *others: Tensor, num_rooms: int = 1) 
         num_rooms: how many arrays of a block's size it needs.
     """
 
-    def kernel(tensors: Sequence[Tensor], factor: float | None) -> tuple[float, Gradients]:
-        (inputs,) = tensors
-        gradient = None if factor is None else torch.empty_like(inputs)
-        room = Workspace(inputs)
-        total = 0.0
-        for block in blocks([inputs, gradient, *others], num_rooms=num_rooms):
-            given = []
-            for index in (0, *range(2, 2 + len(others))):
-                found = block.tensor(index)
-                given.append(found if found.dtype == room.dtype else room(f"given {index}", found.shape).copy_(found))
-            buffer = block.buffer(1, room)
-            total += elements(given, buffer, factor, room)
-            block.store(1, buffer)
-        return total, [gradient]
+    def of_block(block: Block, factor: float | None, room: Workspace) -> float:
+        given = []
+        for index in (0, *range(2, 2 + len(others))):
+            found = block.tensor(index)
+            given.append(found if found.dtype == room.dtype else room(f"given {index}", found.shape).copy_(found))
+        buffer = block.buffer(1, room)
+        total = elements(given, buffer, factor, room)
+        block.store(1, buffer)
+        return total
 
-    return kernel
+    return kernel_of_blocks(of_block, others, num_rooms=num_rooms)
 
 
 def kernel_of_one_hot(
@@ -57,26 +52,20 @@ def kernel_of_one_hot(
         num_rooms: how many arrays of a block's size it needs, with that of the labels.
     """
 
-    def kernel(tensors: Sequence[Tensor], factor: float | None) -> tuple[float, Gradients]:
-        (logits,) = tensors
-        gradient = None if factor is None else torch.empty_like(logits)
-        room = Workspace(logits)
-        share = 1 / logits.shape[axis]
-        total = 0.0
-        for block in blocks([logits, gradient], [ids, valid], axis, num_rooms=num_rooms):
-            given, block_ids, counts = block.tensor(0), block.item(0), block.item(1)
-            assert block_ids is not None
-            if given.dtype != room.dtype:
-                given = room("given", given.shape).copy_(given)
-            labels = room("one hot", given.shape).zero_().scatter_(1, block_ids.unsqueeze(1), 1.0)
-            if counts is not None:
-                labels.masked_fill_(~counts.unsqueeze(1), NOT_COUNTED)
-            buffer = block.buffer(1, room)
-            total += share * elements([given, labels], buffer, None if factor is None else share * factor, room)
-            block.store(1, buffer)
-        return total, [gradient]
+    def of_block(block: Block, factor: float | None, room: Workspace) -> float:
+        given, block_ids, counts = block.tensor(0), block.item(0), block.item(1)
+        assert block_ids is not None
+        if given.dtype != room.dtype:
+            given = room("given", given.shape).copy_(given)
+        labels = room("one hot", given.shape).zero_().scatter_(1, block_ids.unsqueeze(1), 1.0)
+        if counts is not None:
+            labels.masked_fill_(~counts.unsqueeze(1), NOT_COUNTED)
+        share, buffer = 1 / block.shape[1], block.buffer(1, room)
+        total = share * elements([given, labels], buffer, None if factor is None else share * factor, room)
+        block.store(1, buffer)
+        return total
 
-    return kernel
+    return kernel_of_blocks(of_block, (), [ids, valid], axis, num_rooms=num_rooms)
 
 
 def squared_errors(given: Sequence[Tensor], buffer: Tensor, factor: float | None, room: Workspace) -> float:

@@ -12,13 +12,13 @@ into the gradient's own memory and scaled there.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from losskit.modules.fused import Block, Gradients, Kernel, Workspace, blocks
-from losskit.modules.shapes import FULL, along
+from losskit.modules.fused import Block, Kernel, Workspace, kernel_of_blocks
+from losskit.modules.shapes import along
 
 # From how many classes on torch's own softmax is faster than its steps, where the classes lie last.
 LONG_ROW = 128
@@ -51,42 +51,40 @@ def kernel_of_ids(
         in_place: whether the gradient takes the place of the logits.
     """
 
-    def kernel(tensors: Sequence[Tensor], factor: float | None) -> tuple[float, Gradients]:
-        (logits,) = tensors
-        gradient = None if factor is None else logits if in_place else torch.empty_like(logits)
-        room = Workspace(logits)
-        total = 0.0
-        of_all = logits.shape[axis] if weights is None else weights.sum().item()
-        for block in blocks([logits, gradient], [ids, valid], axis, num_rooms=_num_rooms(logits)):
-            block_ids, counts = block.item(0), block.item(1)
-            assert block_ids is not None
-            softmax = Softmax(block, room)
-            if in_place:
-                softmax.keep(block_ids)
-            shifted = softmax.shifted_sums(weights) if spread else None
-            softmax.compute()
-            values, slopes = costs(softmax.log_p(block_ids), block_ids, room)
-            if shifted is not None:
-                # W log(sum of e^(z - max z)) - sum of w (z - max z), where z is shifted
-                values = values + spread * (of_all * softmax.log_sums() - shifted)
-            if counts is not None:
-                values, slopes = (torch.where(counts, x, 0) for x in (values, slopes))
-            total += values.sum().item()
-            if factor is None:
-                continue
-            slopes = torch.mul(slopes, factor, out=room("slopes", slopes.shape))
-            shares = None
-            if spread:
-                shares = spread * factor * (torch.ones_like(slopes) if counts is None else counts.to(slopes.dtype))
-            scaled = softmax.times(-slopes if shares is None else shares * of_all - slopes)
-            if shares is not None:
-                taken = shares.unsqueeze(1)
-                scaled.sub_(taken if weights is None else taken * along(weights, 1, scaled.ndim))
-            scaled.scatter_add_(1, block_ids.unsqueeze(1), slopes.unsqueeze(1))
-            block.store(1, scaled)
-        return total, [gradient]
+    sum_of_weights = None if weights is None else weights.sum().item()
 
-    return kernel
+    def of_block(block: Block, factor: float | None, room: Workspace) -> float:
+        block_ids, counts = block.item(0), block.item(1)
+        assert block_ids is not None
+        of_all = block.shape[1] if sum_of_weights is None else sum_of_weights
+        softmax = Softmax(block, room)
+        if in_place:
+            softmax.keep(block_ids)
+        shifted = softmax.shifted_sums(weights) if spread else None
+        softmax.compute()
+        values, slopes = costs(softmax.log_p(block_ids), block_ids, room)
+        if shifted is not None:
+            # W log(sum of e^(z - max z)) - sum of w (z - max z), where z is shifted
+            values = values + spread * (of_all * softmax.log_sums() - shifted)
+        if counts is not None:
+            values, slopes = (torch.where(counts, x, 0) for x in (values, slopes))
+        total = values.sum().item()
+        if factor is None:
+            return total
+        slopes = torch.mul(slopes, factor, out=room("slopes", slopes.shape))
+        shares = None
+        if spread:
+            shares = spread * factor * (torch.ones_like(slopes) if counts is None else counts.to(slopes.dtype))
+        scaled = softmax.times(-slopes if shares is None else shares * of_all - slopes)
+        if shares is not None:
+            taken = shares.unsqueeze(1)
+            scaled.sub_(taken if weights is None else taken * along(weights, 1, scaled.ndim))
+        scaled.scatter_add_(1, block_ids.unsqueeze(1), slopes.unsqueeze(1))
+        block.store(1, scaled)
+        return total
+
+    # In full precision, everything happens in the gradient's own memory.
+    return kernel_of_blocks(of_block, (), [ids, valid], axis, in_place=in_place)
 
 
 def kernel_of_labels(
@@ -104,37 +102,27 @@ def kernel_of_labels(
         totals: what the labels of each item are divided by.
     """
 
-    def kernel(tensors: Sequence[Tensor], factor: float | None) -> tuple[float, Gradients]:
-        (logits,) = tensors
-        gradient = None if factor is None else torch.empty_like(logits)
-        room = Workspace(logits)
-        total = 0.0
-        for block in blocks([logits, gradient, labels], [totals], axis, num_rooms=_num_rooms(logits) + 1):
-            softmax = Softmax(block, room)
-            shares = block.tensor(2)
-            of_items = block.item(0)
-            if shares.dtype != room.dtype or of_items is not None or smoothing or weights is not None:
-                shares = room("shares", shares.shape).copy_(shares)
-            if of_items is not None:
-                shares.div_(of_items.unsqueeze(1))
-            if smoothing:
-                shares.mul_(1 - smoothing).add_(smoothing / block.shape[1])
-            if weights is not None:
-                shares.mul_(along(weights, 1, shares.ndim))
-            sums = shares.sum(1)
-            crossed = softmax.shifted().mul_(shares).sum(1)
-            softmax.compute()
-            total += (sums * softmax.log_sums() - crossed).sum().item()
-            if factor is not None:
-                block.store(1, softmax.times(sums * factor).sub_(shares, alpha=factor))
-        return total, [gradient]
+    def of_block(block: Block, factor: float | None, room: Workspace) -> float:
+        softmax = Softmax(block, room)
+        shares = block.tensor(2)
+        of_items = block.item(0)
+        if shares.dtype != room.dtype or of_items is not None or smoothing or weights is not None:
+            shares = room("shares", shares.shape).copy_(shares)
+        if of_items is not None:
+            shares.div_(of_items.unsqueeze(1))
+        if smoothing:
+            shares.mul_(1 - smoothing).add_(smoothing / block.shape[1])
+        if weights is not None:
+            shares.mul_(along(weights, 1, shares.ndim))
+        sums = shares.sum(1)
+        crossed = softmax.shifted().mul_(shares).sum(1)
+        softmax.compute()
+        total = (sums * softmax.log_sums() - crossed).sum().item()
+        if factor is not None:
+            block.store(1, softmax.times(sums * factor).sub_(shares, alpha=factor))
+        return total
 
-    return kernel
-
-
-def _num_rooms(logits: Tensor) -> int:
-    """Of a block's size: in full precision, everything happens in the gradient's own memory."""
-    return 0 if logits.dtype in FULL else 2
+    return kernel_of_blocks(of_block, [labels], [totals], axis, num_rooms=1)
 
 
 class Softmax:

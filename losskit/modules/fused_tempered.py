@@ -23,13 +23,12 @@ $w - 1$ that is small.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from losskit.modules.fused import Block, Gradients, Kernel, Workspace, blocks
+from losskit.modules.fused import Block, Kernel, OfBlock, Workspace, kernel_of_blocks
 from losskit.modules.shapes import Classes
 
 # From where on t is so near 1 that powers lose digits which logarithms keep; and t1, of which they are the differences.
@@ -179,39 +178,34 @@ def kernel_of_sparse(given: Classes, t: float) -> Kernel:
         t: 0 for sparsemax, 1/2 for entmax of order 1.5.
     """
 
-    def kernel(tensors: Sequence[Tensor], factor: float | None) -> tuple[float, Gradients]:
-        (logits,) = tensors
-        gradient = None if factor is None else torch.empty_like(logits)
-        room = Workspace(logits)
-        total = 0.0
-        for block in _blocks(logits, gradient, given):
-            buffer = _relative_scores(block, room)
-            ids, counts = block.item(0), block.item(1)
-            if ids is None:
-                labels = room("labels", buffer.shape).copy_(block.tensor(2))
-                # A class of probability 0 that also cannot be, with a logit of -inf, costs nothing.
-                crossed = torch.where(labels == 0, 0, labels * buffer).sum(1)
-                crossed += (1 - labels.pow(2 - t).sum(1)) / ((2 - t) * (1 - t))
-            else:
-                crossed = buffer.gather(1, ids.unsqueeze(1)).squeeze(1)
-            found = Tempered(buffer, t, room)
-            found.solve(_ENOUGH_STEPS)
-            normalization = (1 - found.offset.squeeze(1)) / (1 - t)
-            values = normalization + (found.power(2 - t, buffer).sum(1) - 1) / (2 - t) - crossed
-            total += _of_counted(values, counts).sum().item()
-            if factor is None:
-                continue
-            torch.mul(found.p, factor, out=buffer)
-            if ids is None:
-                buffer.sub_(room("labels", buffer.shape), alpha=factor)
-            else:
-                buffer.scatter_add_(1, ids.unsqueeze(1), torch.full_like(values, -factor).unsqueeze(1))
-            if counts is not None:
-                buffer.masked_fill_(~counts.unsqueeze(1), 0)
-            block.store(1, buffer)
-        return total, [gradient]
+    def of_block(block: Block, factor: float | None, room: Workspace) -> float:
+        buffer = _relative_scores(block, room)
+        ids, counts = block.item(0), block.item(1)
+        if ids is None:
+            labels = room("labels", buffer.shape).copy_(block.tensor(2))
+            # A class of probability 0 that also cannot be, with a logit of -inf, costs nothing.
+            crossed = torch.where(labels == 0, 0, labels * buffer).sum(1)
+            crossed += (1 - labels.pow(2 - t).sum(1)) / ((2 - t) * (1 - t))
+        else:
+            crossed = buffer.gather(1, ids.unsqueeze(1)).squeeze(1)
+        found = Tempered(buffer, t, room)
+        found.solve(_ENOUGH_STEPS)
+        normalization = (1 - found.offset.squeeze(1)) / (1 - t)
+        values = normalization + (found.power(2 - t, buffer).sum(1) - 1) / (2 - t) - crossed
+        total = _of_counted(values, counts).sum().item()
+        if factor is None:
+            return total
+        torch.mul(found.p, factor, out=buffer)
+        if ids is None:
+            buffer.sub_(room("labels", buffer.shape), alpha=factor)
+        else:
+            buffer.scatter_add_(1, ids.unsqueeze(1), torch.full_like(values, -factor).unsqueeze(1))
+        if counts is not None:
+            buffer.masked_fill_(~counts.unsqueeze(1), 0)
+        block.store(1, buffer)
+        return total
 
-    return kernel
+    return _kernel(of_block, given)
 
 
 def kernel_of_tempered(given: Classes, t1: float, t2: float, label_smoothing: float, num_steps: int) -> Kernel:
@@ -238,53 +232,48 @@ def kernel_of_tempered(given: Classes, t1: float, t2: float, label_smoothing: fl
     share = label_smoothing / max(num_classes - 1, 1)
     label = 1 - label_smoothing if num_classes > 1 else 1.0
 
-    def kernel(tensors: Sequence[Tensor], factor: float | None) -> tuple[float, Gradients]:
-        (logits,) = tensors
-        gradient = None if factor is None else torch.empty_like(logits)
-        room = Workspace(logits)
-        total = 0.0
-        for block in _blocks(logits, gradient, given):
-            buffer = _relative_scores(block, room)
-            ids, counts = block.item(0), block.item(1)
-            found = Tempered(buffer, t2, room)
-            found.solve(num_steps if t2 >= 1 else _ENOUGH_STEPS)
-            own = found.log_p_of(ids) if ids is not None else None
-            # They take the place of the scores, which have served.
-            powers, spare = found.power(1 - t1, buffer), room("p", buffer.shape)
-            values = torch.mul(found.p, powers, out=spare).sum(1) / (2 - t1)
-            labels = None
-            if own is not None:
-                values += own_term(label, t1) + (num_classes - 1) * own_term(share, t1)
-                values -= (label - share) * tempered_log(own, t1)
-                if share:
-                    logarithms = _logarithms(found, powers, t1, spare)
-                    values -= share * (logarithms if t1 < 1 else _without(logarithms, None)).sum(1)
-            else:
-                targets = block.tensor(2)
-                labels = room("labels", buffer.shape).copy_(targets).mul_(1 - label_smoothing - share).add_(share)
-                values += own_term(labels, t1).sum(1)
+    def of_block(block: Block, factor: float | None, room: Workspace) -> float:
+        buffer = _relative_scores(block, room)
+        ids, counts = block.item(0), block.item(1)
+        found = Tempered(buffer, t2, room)
+        found.solve(num_steps if t2 >= 1 else _ENOUGH_STEPS)
+        own = found.log_p_of(ids) if ids is not None else None
+        # They take the place of the scores, which have served.
+        powers, spare = found.power(1 - t1, buffer), room("p", buffer.shape)
+        values = torch.mul(found.p, powers, out=spare).sum(1) / (2 - t1)
+        labels = None
+        if own is not None:
+            values += own_term(label, t1) + (num_classes - 1) * own_term(share, t1)
+            values -= (label - share) * tempered_log(own, t1)
+            if share:
                 logarithms = _logarithms(found, powers, t1, spare)
-                values -= (logarithms if t1 < 1 else _without(logarithms, targets == 0)).mul_(labels).sum(1)
-            total += _of_counted(values, counts).sum().item()
-            if factor is None:
-                continue
-            h = powers.mul_(found.powers)
-            if labels is not None:
-                h.sub_(found.power(t2 - t1, spare).mul_(labels))
-            elif share:
-                h.sub_(found.power(t2 - t1, spare), alpha=share)
-            sums = h.sum(1, keepdim=True)
-            scale = factor if counts is None else factor * counts.unsqueeze(1).to(room.dtype)
-            if ids is None or own is None:
-                h.addcmul_(found.powers, sums / found.powers_sums, value=-1).mul_(scale)
-            else:
-                taken = torch.where(own > -math.inf, (label - share) * ((t2 - t1) * own).exp(), 0).unsqueeze(1)
-                h.addcmul_(found.powers, (sums - taken) / found.powers_sums, value=-1).mul_(scale)
-                h.scatter_add_(1, ids.unsqueeze(1), -scale * taken)
-            block.store(1, h)
-        return total, [gradient]
+                values -= share * (logarithms if t1 < 1 else _without(logarithms, None)).sum(1)
+        else:
+            targets = block.tensor(2)
+            labels = room("labels", buffer.shape).copy_(targets).mul_(1 - label_smoothing - share).add_(share)
+            values += own_term(labels, t1).sum(1)
+            logarithms = _logarithms(found, powers, t1, spare)
+            values -= (logarithms if t1 < 1 else _without(logarithms, targets == 0)).mul_(labels).sum(1)
+        total = _of_counted(values, counts).sum().item()
+        if factor is None:
+            return total
+        h = powers.mul_(found.powers)
+        if labels is not None:
+            h.sub_(found.power(t2 - t1, spare).mul_(labels))
+        elif share:
+            h.sub_(found.power(t2 - t1, spare), alpha=share)
+        sums = h.sum(1, keepdim=True)
+        scale = factor if counts is None else factor * counts.unsqueeze(1).to(room.dtype)
+        if ids is None or own is None:
+            h.addcmul_(found.powers, sums / found.powers_sums, value=-1).mul_(scale)
+        else:
+            taken = torch.where(own > -math.inf, (label - share) * ((t2 - t1) * own).exp(), 0).unsqueeze(1)
+            h.addcmul_(found.powers, (sums - taken) / found.powers_sums, value=-1).mul_(scale)
+            h.scatter_add_(1, ids.unsqueeze(1), -scale * taken)
+        block.store(1, h)
+        return total
 
-    return kernel
+    return _kernel(of_block, given)
 
 
 def tempered_log(log_p: Tensor, t: float) -> Tensor:
@@ -325,11 +314,10 @@ def _of_counted(values: Tensor, counts: Tensor | None) -> Tensor:
     return values if counts is None else torch.where(counts, values, 0)
 
 
-def _blocks(logits: Tensor, gradient: Tensor | None, given: Classes) -> Iterator[Block]:
-    """Blocks of logits, gradient and labels, with ids and whether they count."""
+def _kernel(of_block: OfBlock, given: Classes) -> Kernel:
+    """Of blocks of logits, gradient and labels, with ids and whether they count."""
     ids, labels = (given.targets, None) if given.are_ids else (None, given.targets)
-    # Where a gradient is made, the scores need no room besides, and all that is needed is little beside it.
-    return blocks([logits, gradient, labels], [ids, given.valid], given.axis, 2 if gradient is None else 1)
+    return kernel_of_blocks(of_block, [labels], [ids, given.valid], given.axis, num_rooms=1)
 
 
 def _relative_scores(block: Block, room: Workspace) -> Tensor:

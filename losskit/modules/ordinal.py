@@ -12,7 +12,7 @@ from torch import Tensor
 from losskit.constants import CATEGORY
 from losskit.modules import checking, fused
 from losskit.modules.base import AdditiveLoss
-from losskit.modules.fused import Gradients, Kernel, Workspace, blocks
+from losskit.modules.fused import Block, Kernel, Workspace, kernel_of_blocks
 from losskit.modules.fused_elements import softplus_
 from losskit.modules.reduction import masked, reduce
 from losskit.modules.shapes import floating, require_floating, require_integers, require_tensor
@@ -43,40 +43,37 @@ def corn_loss(
     # The kernel looks signs up in a table of the classes' number squared, which must not be what takes the memory.
     if not fused.can_fuse(logits) or logits.shape[1] ** 2 > logits.numel() // 16:
         return plain(logits)
-    return fused.reduced(_kernel(ids), plain, [logits], reduction, count=count, normalizer=normalizer, constants=[ids])
+    return fused.reduced(
+        _kernel(logits, ids), plain, [logits], reduction, count=count, normalizer=normalizer, constants=[ids]
+    )
 
 
-def _kernel(ids: Tensor) -> Kernel:
+def _kernel(logits: Tensor, ids: Tensor) -> Kernel:
     r"""The kernel of the sum over all questions that arise of $\log(1 + e^{s z})$.
 
     The sign $s$ is -1 where the class lies higher, 1 where it is reached and no higher, and 0 where the question does
     not arise. With $w = \sigma(s z)$ the derivative is $s\,w$.
     """
+    num_questions, dtype = logits.shape[1], torch.promote_types(logits.dtype, torch.float32)
+    # A row for each class: to look signs up is faster than to compare ids.
+    signs_of = torch.eye(num_questions + 1, num_questions, dtype=dtype, device=logits.device)
+    signs_of -= torch.ones_like(signs_of).tril_(-1)
 
-    def kernel(tensors: Sequence[Tensor], factor: float | None) -> tuple[float, Gradients]:
-        (logits,) = tensors
-        gradient = None if factor is None else torch.empty_like(logits)
-        room = Workspace(logits)
-        num_questions = logits.shape[1]
-        # A row for each class: to look signs up is faster than to compare ids.
-        signs_of = torch.eye(num_questions + 1, num_questions, dtype=room.dtype, device=logits.device)
-        signs_of -= torch.ones_like(signs_of).tril_(-1)
-        total = 0.0
-        for block in blocks([logits, gradient], [ids], 1, num_rooms=3):
-            given, block_ids, buffer = block.tensor(0), block.item(0), block.buffer(1, room)
-            assert block_ids is not None
-            rows = room("rows", (block_ids.numel(), num_questions))
-            torch.index_select(signs_of, 0, block_ids.flatten(), out=rows)
-            signs = rows.view(*block_ids.shape, num_questions).movedim(-1, 1)
-            turned = torch.mul(given, signs, out=room("turned", block.shape))
-            wrong, tails = torch.sigmoid(turned, out=buffer), room("tails", block.shape)
-            costs = softplus_(turned, wrong, tails)
-            total += costs.mul_(torch.mul(signs, signs, out=tails)).sum().item()
-            if factor is not None:
-                block.store(1, wrong.mul_(signs).mul_(factor))
-        return total, [gradient]
+    def of_block(block: Block, factor: float | None, room: Workspace) -> float:
+        given, block_ids, buffer = block.tensor(0), block.item(0), block.buffer(1, room)
+        assert block_ids is not None
+        rows = room("rows", (block_ids.numel(), num_questions))
+        torch.index_select(signs_of, 0, block_ids.flatten(), out=rows)
+        signs = rows.view(*block_ids.shape, num_questions).movedim(-1, 1)
+        turned = torch.mul(given, signs, out=room("turned", block.shape))
+        wrong, tails = torch.sigmoid(turned, out=buffer), room("tails", block.shape)
+        costs = softplus_(turned, wrong, tails)
+        total = costs.mul_(torch.mul(signs, signs, out=tails)).sum().item()
+        if factor is not None:
+            block.store(1, wrong.mul_(signs).mul_(factor))
+        return total
 
-    return kernel
+    return kernel_of_blocks(of_block, (), [ids], 1, num_rooms=3)
 
 
 @register_loss("corn", [CATEGORY], schema=CornLossConfig)
