@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
-from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 _debugging = False
 # The loss that a criterion calls, its name there, and the roles of its inputs.
@@ -58,7 +57,7 @@ def can_peek(tensor: Tensor) -> bool:
         and not _debugging
         and not torch.compiler.is_compiling()
         and not torch._C._are_functorch_transforms_active()
-        and not is_in_torch_dispatch_mode()
+        and not torch._C._len_torch_dispatch_stack()  # of modes such as a tracer
     )
 
 
