@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import losskit
 from benchmarks.memory import peak_memory
-from losskit.modules import fused
+from losskit.modules import focal_loss, fused, softmax_cross_entropy_loss
 from losskit.modules.batches import cast, leaves
 from losskit.modules.contract import CHECKS, subject_of, total_of
 from losskit.registry import registry
@@ -218,6 +218,14 @@ class TestEngine:
         labels = self.logits.softmax(1).requires_grad_()
         value = self.loss(self.logits, labels)
         assert torch.autograd.grad(value, labels)[0].abs().sum() > 0
+
+    def test_class_weights_that_are_learned_get_their_gradient(self):
+        weights = torch.rand(4, requires_grad=True)
+        for value in (
+            softmax_cross_entropy_loss(self.logits, self.ids, class_weights=weights, label_smoothing=0.1),
+            focal_loss(self.logits, self.ids, alpha=weights),
+        ):
+            assert torch.autograd.grad(value, weights)[0].abs().sum() > 0
 
     def test_a_learned_normalizer_gets_its_gradient(self):
         normalizer = torch.tensor(2.0, requires_grad=True)

@@ -85,7 +85,9 @@ def softmax_cross_entropy_loss(
         kernel = cross_entropy_of_ids(given, weights, label_smoothing)
     else:
         kernel = kernel_of_labels(given.targets, given.axis, smoothing=label_smoothing, weights=weights)
-    return fused.reduced(kernel, plain, [logits], reduction, count=count, normalizer=normalizer, constants=[targets])
+    return fused.reduced(
+        kernel, plain, [logits], reduction, count=count, normalizer=normalizer, constants=[targets, weights]
+    )
 
 
 def _is_worth_a_kernel(logits: Tensor, axis: int, label_smoothing: float) -> bool:

@@ -89,7 +89,8 @@ def focal_loss(
         count = given.num_items()
     if kernel is None:
         return plain(logits)
-    return fused.reduced(kernel, plain, [logits], reduction, count=count, normalizer=normalizer, constants=[targets])
+    constants = [targets, alpha if isinstance(alpha, Tensor) else None]
+    return fused.reduced(kernel, plain, [logits], reduction, count=count, normalizer=normalizer, constants=constants)
 
 
 @register_loss("focal", [BINARY, SET, CATEGORY, IMAGE, SEQUENCE, TEXT], schema=FocalLossConfig)

@@ -82,7 +82,7 @@ def reduced(
     *,
     count: Tensor | int | None = None,
     normalizer: Tensor | float | None = None,
-    constants: Sequence[Tensor] = (),
+    constants: Sequence[Tensor | None] = (),
     times_least_size: float = 1,
     size: int | None = None,
 ) -> Tensor:
@@ -95,12 +95,13 @@ def reduced(
         reduction: `mean`, `batchmean` or `sum`; for others, the plain form is taken.
         count: as in `reduce`.
         normalizer: as in `reduce`.
-        constants: what the kernel takes besides, and gives no gradient.
+        constants: what the kernel takes besides, None for nothing, and gives no gradient.
         times_least_size: as in `can_fuse`.
         size: as in `can_fuse`.
     """
-    is_possible = can_fuse(*tensors, *constants, times_least_size=times_least_size, size=size)
-    is_possible = is_possible and not any(constant.requires_grad for constant in constants)
+    others = [constant for constant in constants if constant is not None]
+    is_possible = can_fuse(*tensors, *others, times_least_size=times_least_size, size=size)
+    is_possible = is_possible and not any(constant.requires_grad for constant in others)
     divisor = _divisor(tensors, reduction, count, normalizer) if is_possible else 0.0
     if not divisor > 0:
         return plain(*tensors)
@@ -109,7 +110,7 @@ def reduced(
         total, gradients = kernel(tensors, None if factor is None else factor / divisor)
         return total / divisor, gradients
 
-    return fused(divided, plain, *tensors, constants=constants)
+    return fused(divided, plain, *tensors, constants=others)
 
 
 def _divisor(

@@ -98,7 +98,7 @@ def linear_cross_entropy_loss(
         reduction,
         count=given.num_items() if item_weights is None else item_weights.sum(),
         normalizer=normalizer,
-        constants=[targets],
+        constants=[targets, weights],
         times_least_size=4,
         size=size,
     )
