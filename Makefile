@@ -22,14 +22,15 @@ demo: $(READY)
 	$(BIN)/losskit validate examples
 	$(BIN)/python examples/train.py
 
+# Two processes run the tests: more threads than one in each would only wait for each other.
 test: $(READY) $(NODE_PACKAGES)
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
 # What takes tens of seconds a test: real compilers, many ranks, hostile input, and the frameworks, which are about as
 # heavy as all else together, so that only this target installs them.
 test-slow: $(READY) $(NODE_PACKAGES)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[frameworks]"
-	CI_REQUIRES_FRAMEWORKS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m slow
+	OMP_NUM_THREADS=1 CI_REQUIRES_FRAMEWORKS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m slow
 
 check: $(READY) docs
 	$(BIN)/ruff check .
