@@ -299,7 +299,11 @@ def batch_of(kind, generator):
     }[kind]()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.float32, *(pytest.param(dtype, marks=pytest.mark.slow) for dtype in (torch.bfloat16, torch.float64))],
+    ids=str,
+)
 @pytest.mark.parametrize("case", CASES)
 def test_large_inputs_give_what_the_plain_form_gives_in_little_memory(case, dtype):
     options, kind = CASES[case]
