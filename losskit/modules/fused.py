@@ -32,19 +32,17 @@ LEAST_SIZE = 2**17
 SMALLEST_BLOCK, LARGEST_BLOCK = 2**15, 2**18
 
 
-def can_fuse(*tensors: Tensor | None, times_least_size: float = 1, size: int | None = None) -> bool:
+def can_fuse(*tensors: Tensor, times_least_size: float = 1, size: int | None = None) -> bool:
     """Whether kernels may take these inputs, the first of which is the largest: on a CPU, in plain eager code.
 
     A kernel that is faster only than larger plain forms, or than smaller ones too, says how many times as large.
     `size` is the number of elements of what the plain form makes of the inputs, where that is more than they have.
     """
-    largest = tensors[0]
     return (
         # A compiler would take a comparison of sizes for one that must always come out so.
         not torch.compiler.is_compiling()
-        and largest is not None
-        and (largest.numel() if size is None else size) >= max(LEAST_SIZE * times_least_size, 1)
-        and all(tensor is None or checking.can_peek(tensor) for tensor in tensors)
+        and (tensors[0].numel() if size is None else size) >= max(LEAST_SIZE * times_least_size, 1)
+        and all(checking.can_peek(tensor) for tensor in tensors)
         and forward_ad._current_level < 0
     )
 
@@ -217,7 +215,7 @@ class Block:
     """
 
     def __init__(self, tensors: Sequence[Tensor | None], items: Sequence[Tensor | None], place: int | None) -> None:
-        self._tensors, self._items, self._place = tensors, items, place
+        self._tensors, self._items = tensors, items
         first = tensors[0]
         assert first is not None
         shape = first.shape
@@ -228,11 +226,14 @@ class Block:
             self.shape = (outer, shape[place]) if inner == 1 else (outer, shape[place], inner)
             self.item_shape = (outer,) if inner == 1 else (outer, inner)
 
-    def tensor(self, index: int, dtype: torch.dtype | None = None) -> Tensor:
-        """One of the tensors, which must not be written to."""
+    def tensor(self, index: int, room: Workspace | None = None) -> Tensor:
+        """One of the tensors, which must not be written to; with a workspace, in its dtype."""
         found = self._tensors[index]
         assert found is not None
-        return found.reshape(self.shape) if dtype is None else found.reshape(self.shape).to(dtype)
+        found = found.reshape(self.shape)
+        if room is None or found.dtype == room.dtype:
+            return found
+        return room(f"tensor {index}", self.shape).copy_(found)
 
     def item(self, index: int) -> Tensor | None:
         """One of the items, which must not be written to."""
@@ -267,14 +268,14 @@ class Workspace:
         self._memory: dict[str, Tensor] = {}
         self._rooms: dict[Any, Tensor] = {}
 
-    def __call__(self, name: str, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
+    def __call__(self, name: str, shape: Sequence[int]) -> Tensor:
         """An array for what `name` says, which holds anything; smaller ones of that name are parts of larger ones."""
         key = name, tuple(shape)
         found = self._rooms.get(key)
         if found is None:
             size, memory = math.prod(shape), self._memory.get(name)
             if memory is None or len(memory) < size:
-                memory = self._memory[name] = torch.empty(size, dtype=dtype or self.dtype, device=self._device)
+                memory = self._memory[name] = torch.empty(size, dtype=self.dtype, device=self._device)
             found = self._rooms[key] = memory[:size].view(key[1])
         return found
 

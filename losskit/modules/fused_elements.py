@@ -27,10 +27,7 @@ def kernel_of_elements(elements: Elements, *others: Tensor, num_rooms: int = 1) 
     """
 
     def of_block(block: Block, factor: float | None, room: Workspace) -> float:
-        given = []
-        for index in (0, *range(2, 2 + len(others))):
-            found = block.tensor(index)
-            given.append(found if found.dtype == room.dtype else room(f"given {index}", found.shape).copy_(found))
+        given = [block.tensor(index, room) for index in (0, *range(2, 2 + len(others)))]
         buffer = block.buffer(1, room)
         total = elements(given, buffer, factor, room)
         block.store(1, buffer)
@@ -53,10 +50,8 @@ def kernel_of_one_hot(
     """
 
     def of_block(block: Block, factor: float | None, room: Workspace) -> float:
-        given, block_ids, counts = block.tensor(0), block.item(0), block.item(1)
+        given, block_ids, counts = block.tensor(0, room), block.item(0), block.item(1)
         assert block_ids is not None
-        if given.dtype != room.dtype:
-            given = room("given", given.shape).copy_(given)
         labels = room("one hot", given.shape).zero_().scatter_(1, block_ids.unsqueeze(1), 1.0)
         if counts is not None:
             labels.masked_fill_(~counts.unsqueeze(1), NOT_COUNTED)

@@ -279,7 +279,7 @@ def _fill(canvas: Tensor, logits: Tensor, valid: Tensor | None, room: Workspace)
         torch.ops.aten._softmax.out(logits, 1, False, out=canvas)
     else:
         for block in blocks([logits, canvas], [], 1, 1):
-            block.store(1, softmax(block.tensor(0, room.dtype), block.buffer(1, room), room))
+            block.store(1, softmax(block.tensor(0, room), block.buffer(1, room), room))
     if valid is not None:
         canvas.masked_fill_(~valid.unsqueeze(1), -1)
 
@@ -292,7 +292,7 @@ def _differentiate(gradient: Tensor, logits: Tensor, canvas: Tensor, means: Tens
         steps = canvas[images].clone() if overlaps else canvas[images]
         for block in blocks([logits[images], gradient[images], steps], [means[images]], 1, 1):
             found = room("found", block.shape)
-            torch.ops.aten._softmax.out(block.tensor(0, room.dtype), 1, False, out=found)
+            torch.ops.aten._softmax.out(block.tensor(0, room), 1, False, out=found)
             mean = block.item(0)
             assert mean is not None
             # The steps are not needed any more.

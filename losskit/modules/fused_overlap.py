@@ -233,10 +233,7 @@ class _Part:
 
     def tensor(self, index: int) -> Tensor:
         """One of the tensors."""
-        found = self._block.tensor(index)
-        if found.dtype != self._room.dtype:
-            found = self._room(f"tensor {index}", found.shape).copy_(found)
-        return self.by_sample(found)
+        return self.by_sample(self._block.tensor(index, self._room))
 
     def buffer(self) -> Tensor:
         """Room for the gradient, where possible its own memory."""

@@ -130,10 +130,8 @@ class Softmax:
 
     def __init__(self, block: Block, room: Workspace) -> None:
         self._room = room
-        self._logits = block.tensor(0)
+        self._logits = block.tensor(0, room)
         self._buffer = block.buffer(1, room)
-        if self._logits.dtype != room.dtype:
-            self._logits = room("logits", self._logits.shape).copy_(self._logits)
         self._item_shape = (block.shape[0], 1, *block.shape[2:])
         self._highest: Tensor | None = None
         self._own: Tensor | None = None
